@@ -1,0 +1,26 @@
+"""Load what a run has chosen: the one place where a name becomes an import."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from accel_cli.config.schema.base import Entry, Option
+
+GROUPS = (
+    "hardware", "strategy", "communication", "precision", "compile", "optimizer", "schedule", "data", "loader",
+    "augment", "model", "task", "transfer", "compression", "stopping", "tracking", "export", "launch",
+)  # fmt: skip
+SEVERAL = {"augment": "transforms", "compression": "passes", "tracking": "trackers"}
+"""Groups that take several options, in order, and the key that holds them."""
+
+
+def table(group: str) -> dict[str, Entry]:
+    """The options of a group. Importing a table imports schema only, never an implementation."""
+    return importlib.import_module(f"accel_cli.config.schema.{group}").OPTIONS
+
+
+def implementation(group: str, option: Option) -> Any:
+    """The class or function that implements the chosen option."""
+    module, name = table(group)[option.option].implementation.split(":")
+    return getattr(importlib.import_module(module), name)
