@@ -1,0 +1,98 @@
+"""What ``auto`` means, as far as torch-free facts can tell; every decision with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from accel_cli.config.machine import Machine
+from accel_cli.config.run import Run
+
+TASK_OF = {"class": "classification", "number": "regression", "next_token": "language_model"}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``key`` was auto; it became ``value``. The override that pins it is ``key=value``."""
+
+    key: str
+    value: Any
+    why: str
+    measurements: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"key": self.key, "value": self.value, "why": self.why, "measurements": self.measurements}
+
+
+def decide(run: Run, machine: Machine) -> tuple[Run, list[Decision]]:
+    """Replace every ``auto`` that this machine's plain facts settle. What only the data can tell stays auto."""
+    decisions: list[Decision] = []
+
+    def say(key: str, value: Any, why: str) -> None:
+        decisions.append(Decision(key, value, why))
+
+    if run.hardware.option == "auto":
+        option, why = _hardware(machine)
+        run = run.with_option("hardware", option)
+        say("hardware", option, why)
+    device = run.hardware.option
+    if run.launch.processes == "auto":
+        processes, why = _processes(run.strategy.option, device, machine)
+        run = run.with_values("launch", processes=processes)
+        say("launch.processes", processes, why)
+    if run.launch.backend == "auto":
+        backend = "nccl" if device == "cuda" else "gloo"
+        run = run.with_values("launch", backend=backend)
+        say(
+            "launch.backend",
+            backend,
+            "GPUs talk over nccl" if device == "cuda" else f"{device} tensors travel over gloo",
+        )
+    if run.hardware.threads == "auto":
+        threads = max(1, machine.cores // run.launch.processes)
+        run = run.with_values("hardware", threads=threads)
+        say("hardware.threads", threads, f"{machine.cores} cores / {run.launch.processes} processes")
+    if run.precision.option == "auto":
+        option, why = _precision(device, machine)
+        run = run.with_option("precision", option)
+        say("precision", option, why)
+    if run.strategy.option == "ddp" and run.strategy.find_unused_parameters == "auto":
+        value = run.launch.processes > 2 and run.launch.backend == "gloo"
+        run = run.with_values("strategy", find_unused_parameters=value)
+        if value:
+            why = "keeps the order of gradient buckets, so that a resumed run repeats bit for bit with more than two ranks"
+            say("strategy.find_unused_parameters", value, why)
+    kind = run.data.target_kind
+    if run.task.option == "auto" and kind in TASK_OF:
+        run = run.with_option("task", TASK_OF[kind])
+        say("task", TASK_OF[kind], f"a target of data={run.data.option} is a {kind.replace('_', ' ')}")
+    return run, decisions
+
+
+def _hardware(machine: Machine) -> tuple[str, str]:
+    if machine.gpus:
+        return "cuda", f"{len(machine.gpus)} x {machine.gpus[0].name}"
+    if machine.mps:
+        return "mps", "an Apple GPU, and no CUDA device"
+    return "cpu", "no GPU found"
+
+
+def _processes(strategy: str, device: str, machine: Machine) -> tuple[int, str]:
+    if strategy == "single":
+        return 1, "strategy=single is one process"
+    if device == "cuda":
+        return max(1, len(machine.gpus)), "one for every GPU"
+    return 2, f"the least that strategy={strategy} needs on {device}"
+
+
+def _precision(device: str, machine: Machine) -> tuple[str, str]:
+    if device == "cuda":
+        capability = min((gpu.capability for gpu in machine.gpus), default=(0, 0))
+        if capability >= (8, 0):
+            return "bf16", f"tensor cores for bf16 (compute capability {capability[0]}.{capability[1]})"
+        if capability >= (7, 0):
+            return "fp16", f"tensor cores for fp16 only (compute capability {capability[0]}.{capability[1]})"
+        return "fp32", "no tensor cores"
+    if device == "cpu" and machine.fast_bf16:
+        return "bf16", "this processor multiplies bf16 in hardware"
+    return "fp32", f"this {device} has no fast bf16" if device == "cpu" else f"fp32 is the safe choice on {device}"

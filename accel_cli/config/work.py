@@ -1,0 +1,68 @@
+"""Equal work: what the user states (batch, length) and what follows from it (micro-batches, steps)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from accel_cli.config.run import Run
+from accel_cli.errors import ConfigError, Problem
+
+
+@dataclass(frozen=True)
+class Work:
+    """One global batch over the ranks: global_batch = world_size x micro_batches x micro_batch."""
+
+    global_batch: int
+    world_size: int
+    micro_batches: int
+    micro_batch: int
+
+
+def nearest_batches(batch: int, ranks: int) -> tuple[int, int]:
+    """The largest multiple of ``ranks`` below ``batch`` (at least one) and the smallest above."""
+    below = batch // ranks * ranks
+    return (below or ranks, below + ranks)
+
+
+def divide(run: Run, world_size: int) -> Work:
+    """Cut the global batch. The number of micro-batches is the least that divides a rank's share and fits micro_batch."""
+    batch = run.train.global_batch
+    if batch % world_size:
+        low, high = nearest_batches(batch, world_size)
+        raise ConfigError(
+            Problem(
+                f"train.global_batch={batch}",
+                f"does not divide over {world_size} processes",
+                f"try train.global_batch={low} or train.global_batch={high}",
+            )
+        )
+    share = batch // world_size
+    most = run.train.micro_batch or share
+    parts = next(n for n in range(math.ceil(share / most), share + 1) if share % n == 0)
+    return Work(batch, world_size, parts, share // parts)
+
+
+def steps(run: Run, train_samples: int | None) -> int:
+    """Optimizer steps of the run: ceil(samples / global_batch)."""
+    if run.train.steps is not None:
+        return run.train.steps
+    samples = run.train.samples
+    if samples is None:
+        if train_samples is None:
+            raise ConfigError(
+                Problem(
+                    f"train.epochs={run.train.epochs}",
+                    "this data is a stream of unknown length",
+                    "try train.steps=1000 train.epochs=null",
+                )
+            )
+        samples = math.ceil(run.train.epochs * train_samples)
+    return max(1, math.ceil(samples / run.train.global_batch))
+
+
+def learning_rate(run: Run) -> float:
+    """The rate at schedule factor 1, after the stated scaling with the batch."""
+    ratio = run.train.global_batch / run.train.base_batch
+    factor = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[run.train.learning_rate_scaling]
+    return float(run.optimizer.learning_rate * factor)

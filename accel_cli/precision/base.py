@@ -1,0 +1,65 @@
+"""Precision: the numbers used in forward and backward. The base is fp32: nothing is cast, nothing is scaled."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+
+class Scaler:
+    """Takes the optimizer's step unless the gradients hold a number that is none. The base scales nothing.
+
+    One path serves every precision: a non-finite gradient norm skips the update on every rank, because the norm is taken
+    over gradients that the ranks have already averaged.
+    """
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss
+
+    def unscale_(self, optimizer: Optimizer) -> None:
+        """Divide the gradients by the scale, before they are clipped."""
+
+    def step(self, optimizer: Optimizer, norm: torch.Tensor, *, fused: bool) -> torch.Tensor:
+        """Update the weights if ``norm`` is finite. Returns 1.0 where the update was skipped, else 0.0, on the device.
+
+        A fused optimizer reads the verdict on the device (``found_inf``); any other costs one host synchronisation.
+        """
+        found_inf = torch.isfinite(norm).logical_not_().to(torch.float32)
+        if fused:
+            optimizer.found_inf = found_inf  # type: ignore[attr-defined]
+            optimizer.step()
+        elif not found_inf.item():
+            optimizer.step()
+        return found_inf
+
+    def update(self) -> None:
+        """Grow or shrink the scale."""
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the scale fell so low that no update can come of it."""
+        return False
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class Precision:
+    dtype = torch.float32
+
+    def __init__(self, config: Any, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Surrounds every forward pass, of training and evaluation."""
+        return nullcontext()
+
+    def scaler(self) -> Scaler:
+        return Scaler()

@@ -1,0 +1,52 @@
+"""Half-precision autocast over fp32 weights, with dynamic loss scaling."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from accel_cli.precision.base import Precision, Scaler
+
+SMALLEST_SCALE = 1e-4
+
+
+class DynamicScaler(Scaler):
+    """Multiplies the loss so that small gradients survive fp16; halves at overflow, doubles after a quiet while.
+
+    The arithmetic is torch.amp.GradScaler's (Micikevicius et al. 2018, Mixed Precision Training).
+    """
+
+    def __init__(self, device: torch.device, initial_scale: float, growth_interval: int) -> None:
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=initial_scale, growth_interval=growth_interval)
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        return self.scaler.scale(loss)
+
+    def unscale_(self, optimizer: Optimizer) -> None:
+        self.scaler.unscale_(optimizer)
+
+    def update(self) -> None:
+        self.scaler.update()
+
+    @property
+    def collapsed(self) -> bool:
+        return self.scaler.get_scale() < SMALLEST_SCALE
+
+    def state(self) -> dict[str, Any]:
+        return self.scaler.state_dict()
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.scaler.load_state_dict(state)
+
+
+class FP16(Precision):
+    dtype = torch.float16
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def scaler(self) -> Scaler:
+        return DynamicScaler(self.device, self.config.initial_scale, self.config.growth_interval)

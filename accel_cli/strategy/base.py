@@ -1,0 +1,62 @@
+"""Strategy: how the model and its gradients lie over ranks. The base is one process that holds it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from accel_cli.world import World
+
+
+class Strategy:
+    def __init__(self, config: Any, world: World) -> None:
+        self.config = config
+        self.world = world
+
+    def wrap(self, model: nn.Module, communication: Any) -> nn.Module:
+        """What forward is called on. Parameters keep their names in the bare model."""
+        return model
+
+    def gradient_sync(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+        """Surrounds the forward and backward of one micro-batch; gradients are exchanged at the last only."""
+        return nullcontext()
+
+    def forward_backward(self, training: Any, batches: Sequence[Any]) -> torch.Tensor:
+        """Gradients of one global batch; every rank calls this with its share, cut into micro-batches.
+
+        Returns this rank's part of the mean loss, on the device: summed over ranks it is the loss of the global batch.
+        A strategy averages gradients over ranks, so every micro-batch's sum is scaled by world_size / weight: ragged,
+        masked and uneven batches are right by construction.
+        """
+        task, model, clock = training.task, training.model, training.clock
+        factor = self.world.world_size / training.weight(batches)
+        total: torch.Tensor | None = None
+        for index, batch in enumerate(batches):
+            with self.gradient_sync(model, last=index == len(batches) - 1):
+                with training.precision.autocast():
+                    loss = task.loss(model, batch)[0]
+                clock.mark("forward")
+                training.scaler.scale(loss * factor).backward()
+                clock.mark("backward")
+            part = loss.detach().float() * (factor / self.world.world_size)
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float | None) -> torch.Tensor:
+        """The norm of all gradients, on the device; above ``max_norm`` they are scaled down to it."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:
+            return torch.zeros((), device=self.world.device)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if max_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        return norm
+
+    def exposed_communication(self, model: nn.Module) -> float | None:
+        """Seconds of one step in which backward only waited for other ranks; None where it is not known."""
+        return 0.0

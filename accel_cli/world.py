@@ -1,0 +1,79 @@
+"""World: who this process is among the ranks, and the few things that all of them agree on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """A world of one needs no process group: every method returns at once."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Add a tensor over all ranks, in place; a collective."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's small object, on every rank, in rank order; a collective."""
+        if self.world_size == 1:
+            return [value]
+        found: list[Any] = [None] * self.world_size
+        dist.all_gather_object(found, value)
+        return found
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+    @property
+    def store(self) -> dist.Store | None:
+        """The key-value store that the ranks met at; None in a world of one."""
+        return dist.distributed_c10d._get_default_store() if self.world_size > 1 else None
+
+
+def ranks_from_environment() -> tuple[int, int, int, int]:
+    """(rank, world size, local rank, local world size) as torchelastic set them.
+
+    Variables that some other launcher left behind are ignored: without torchelastic this is a world of one.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 0, 1, 0, 1
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    rank, world_size, local_rank, local_world_size = (int(os.environ[name]) for name in names)
+    return rank, world_size, local_rank, local_world_size
+
+
+def join(device: torch.device, backend: str, wait: float) -> World:
+    """Meet the other ranks.
+
+    ``wait`` is the time-out of one collective in seconds. On one machine gloo is bound to loopback.
+    """
+    rank, world_size, local_rank, local_world_size = ranks_from_environment()
+    if world_size > 1 and not dist.is_initialized():
+        if world_size == local_world_size and backend == "gloo":
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if os.uname().sysname == "Darwin" else "lo")
+        dist.init_process_group(backend, timeout=timedelta(seconds=wait))
+    return World(rank, world_size, local_rank, local_world_size, device)
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
