@@ -1,0 +1,72 @@
+"""Which curves a report draws of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from accel_cli.analysis.chart import Point, Series, line_chart
+from accel_cli.analysis.markup import Html, element
+from accel_cli.analysis.run_folder import Record, RunFolder
+from accel_cli.analysis.wording import as_number, is_finite, plain_name
+
+Picker = Callable[[RunFolder], list[Record]]
+TIME_UNITS = (("hours", 3600.0, 3 * 3600.0), ("minutes", 60.0, 300.0), ("seconds", 1.0, 0.0))
+
+
+def figures(runs: Sequence[RunFolder], names: Sequence[str]) -> list[Html]:
+    """Loss over steps and over time, each evaluation metric, learning rate and speed; all runs in each."""
+
+    def draw(title: str, picker: Picker, x: str, y: str, **options: bool) -> Html | None:
+        unit, divisor = _time_unit(runs) if x == "seconds" else (x, 1.0)
+        series = [
+            Series(name, points_of(picker(run), x, y, divisor), place, best_mark(run, y) if x == "step" else None)
+            for place, (run, name) in enumerate(zip(runs, names, strict=True))
+        ]
+        if not any(is_finite(value) for one in series for _, value in one.points):
+            return None
+        bad = sum(not is_finite(value) for one in series for _, value in one.points)
+        note = element("p", f"{bad} records are not finite and leave gaps.", class_="quiet") if bad else None
+        x_label = f"{'steps' if x == 'step' else unit}"
+        chart = line_chart(series, title=title, x_label=x_label, y_label=plain_name(y), **options)
+        return element("figure", element("figcaption", title), chart, note)
+
+    def training(run: RunFolder) -> list[Record]:
+        return run.training
+
+    def evaluations(run: RunFolder) -> list[Record]:
+        return run.evaluations
+
+    metrics = list(dict.fromkeys(name for run in runs for name in run.evaluation_metrics))
+    drawn = [
+        draw("Train loss over steps", training, "step", "loss", log=True, smooth=True),
+        draw("Train loss over time", training, "seconds", "loss", log=True, smooth=True),
+        *(
+            draw(plain_name(name).capitalize(), evaluations, "step", name, log=name.endswith("loss"))
+            for name in metrics
+        ),
+        draw("Learning rate", training, "step", "learning_rate"),
+        draw("Samples per second", training, "step", "samples_per_second", smooth=True),
+    ]
+    return [figure for figure in drawn if figure is not None]
+
+
+def points_of(records: Sequence[Record], x: str, y: str, divisor: float = 1.0) -> list[Point]:
+    """(x, y) of the records that have both; y may be NaN."""
+    return [
+        (across / divisor, up)
+        for record in records
+        if (across := as_number(record.get(x))) is not None and (up := as_number(record.get(y))) is not None
+    ]
+
+
+def best_mark(run: RunFolder, name: str) -> Point | None:
+    """Where the run's own validation metric was best."""
+    metric = run.summary["metric"]
+    own = name in (metric["name"], f"validation_{metric['name']}")
+    known = is_finite(metric["best_step"]) and is_finite(metric["best"])
+    return (metric["best_step"], metric["best"]) if own and known else None
+
+
+def _time_unit(runs: Sequence[RunFolder]) -> tuple[str, float]:
+    longest = max((r["seconds"] for run in runs for r in run.training if is_finite(r.get("seconds"))), default=0.0)
+    return next((unit, divisor) for unit, divisor, least in TIME_UNITS if longest >= least)
