@@ -1,0 +1,26 @@
+"""Train from the model's own first values: the transfer that changes nothing, which the others build on."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from accel_cli.config.schema.base import Option
+
+
+class Transfer:
+    """Called on the plain model, before any strategy, compilation or wrapper has touched it."""
+
+    def __init__(self, config: Option):
+        self.config = config
+
+    def apply(self, model: nn.Module) -> list[str]:
+        """Load and freeze in place; returns lines for the user. Applying twice gives the same model."""
+        return []
+
+    def rates(self, model: nn.Module) -> dict[str, float]:
+        """Learning-rate multipliers by parameter name, only those that are not 1. Call it after ``apply``."""
+        return {}
+
+    def frozen_modules(self, model: nn.Module) -> list[nn.Module]:
+        """Modules that training must keep in eval mode, such as BatchNorm whose parameters are all frozen."""
+        return []
