@@ -1,0 +1,95 @@
+"""From a batch as it was stored to the batch that a model takes, on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accel_cli.description import DataDescription
+from accel_cli.errors import ConfigError, Problem
+
+Augment = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Finish:
+    """Move, convert, normalise and augment a batch; every loader and the evaluation end here.
+
+    A pair (inputs, targets) with tensor inputs follows the description: images and vectors become
+    float32 (x - mean) / std, a constant feature (std 0) becoming 0; tokens become int64. Anything else, such as what
+    the user's own collate made, is moved to the device as it is.
+    """
+
+    def __init__(self, description: DataDescription, device: torch.device, augment: Augment | None = None) -> None:
+        self.device = device
+        self.augment = augment
+        self._is_cuda = device.type == "cuda"
+        self._description = description
+        self._inputs = {"image": self._scale, "vector": self._scale, "tokens": Tensor.long}.get(description.input)
+        self._targets = {"class": Tensor.long, "next_token": Tensor.long, "number": self._numbers}.get(
+            description.target
+        )
+        self._mean, self._std = self._buffers()
+
+    def __call__(self, batch: Any, epochs: Tensor, indices: Tensor) -> Any:
+        """``epochs`` and ``indices`` int64 [n] on the CPU name the samples: augmentation draws from them."""
+        if not is_pair(batch):
+            if self.augment is not None:
+                why = f"changes (inputs, targets); the batches of this data are {type(batch).__name__}"
+                raise ConfigError(Problem("augment", why, "try augment=none"))
+            return map_tensors(self._move, batch)
+        inputs, targets = self._move(batch[0]), map_tensors(self._move, batch[1])
+        if self._inputs is not None:
+            inputs = self._inputs(inputs)
+        if self.augment is not None:
+            inputs = self.augment(inputs, epochs, indices)
+        if self._targets is not None and isinstance(targets, Tensor):
+            targets = self._targets(targets)
+        return inputs, targets
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        if self._is_cuda:
+            return tensor.pin_memory().to(self.device, non_blocking=True) if not tensor.is_cuda else tensor
+        if self.device.type == "mps" and tensor.dtype == torch.float64:
+            tensor = tensor.float()  # mps has no float64
+        return tensor.to(self.device)
+
+    def _scale(self, inputs: Tensor) -> Tensor:
+        is_copy = inputs.dtype != torch.float32
+        inputs = inputs.float()
+        if self._mean is None or self._std is None:
+            return inputs
+        return (inputs.sub_(self._mean) if is_copy else inputs - self._mean).div_(self._std)
+
+    def _numbers(self, targets: Tensor) -> Tensor:
+        targets = targets.float()
+        return targets[:, None] if targets.ndim == 1 and self._description.outputs == 1 else targets
+
+    def _buffers(self) -> tuple[Tensor | None, Tensor | None]:
+        mean, std = self._description.mean, self._description.std
+        if mean is None or std is None or self._description.input not in ("image", "vector"):
+            return None, None
+        shape = (1, -1, 1, 1) if self._description.input == "image" else (1, -1)
+        return (
+            torch.tensor(mean, dtype=torch.float32, device=self.device).view(shape),
+            torch.tensor([s or 1.0 for s in std], dtype=torch.float32, device=self.device).view(shape),
+        )
+
+
+def is_pair(batch: Any) -> bool:
+    return isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)
+
+
+def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """``value`` with every tensor in its dicts, lists and tuples replaced by ``function`` of it."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {name: map_tensors(function, v) for name, v in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(function, v) for v in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_tensors(function, v) for v in value)
+    return value
