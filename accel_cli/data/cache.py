@@ -35,10 +35,10 @@ def cache_folder(folder: str | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "accel"
 
 
-def fingerprint(root: Path, files: Iterable[Path]) -> list[list[Any]]:
+def fingerprint(root: Path, names: Iterable[str]) -> list[list[Any]]:
     """Name below ``root``, bytes and modification time of each file: what changes when the source does."""
-    facts = ((file, file.stat()) for file in files)
-    return [[str(file.relative_to(root)), stat.st_size, stat.st_mtime_ns] for file, stat in facts]
+    facts = ((name, os.stat(os.path.join(root, name))) for name in names)
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in facts]
 
 
 def cached(

@@ -65,7 +65,7 @@ class Csv(Data):
                 "path": str(path.resolve()),
                 "columns": [config.target, config.target_kind, sorted(config.ignore), config.delimiter],
             },
-            content=fingerprint(path.parent, [path]),
+            content=fingerprint(path.parent, [path.name]),
             # A cell takes two characters at least in the file and four bytes in the arrays.
             bytes_needed=2 * path.stat().st_size,
             build=build,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,13 +17,13 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBom
 FILES_AT_ONCE = 64
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: str) -> tuple[int, int]:
     """Width and height, from the header. Raises one of UNREADABLE."""
     with Image.open(path) as image:
         return image.size
 
 
-def decode(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
+def decode(path: str, size: tuple[int, int], channels: int) -> np.ndarray:
     """One image, uint8 [channels, height, width], scaled to cover ``size`` (width, height), cropped at the centre."""
     mode = "L" if channels == 1 else "RGB"
     with Image.open(path) as image:
@@ -35,7 +34,7 @@ def decode(path: Path, size: tuple[int, int], channels: int) -> np.ndarray:
     return np.asarray(picture).reshape(size[1], size[0], channels).transpose(2, 0, 1)
 
 
-def decode_all(paths: Sequence[Path], images: np.ndarray, report: Report) -> tuple[np.ndarray, list[tuple[Path, str]]]:
+def decode_all(paths: Sequence[str], images: np.ndarray, report: Report) -> tuple[np.ndarray, list[tuple[str, str]]]:
     """Fill ``images``, uint8 [n, channels, height, width], in threads; PIL decodes outside Python's lock.
 
     Returns the images' moments, uint64 [n, 2, channels], and the unreadable files, each with the reason.
@@ -43,7 +42,7 @@ def decode_all(paths: Sequence[Path], images: np.ndarray, report: Report) -> tup
     channels, height, width = images.shape[1:]
     moments = np.zeros((len(paths), 2, channels), dtype=np.uint64)
 
-    def decode_some(start: int) -> list[tuple[Path, str]]:
+    def decode_some(start: int) -> list[tuple[str, str]]:
         broken = []
         rows = range(start, min(start + FILES_AT_ONCE, len(paths)))
         block = np.zeros((len(rows), channels, height, width), dtype=np.uint8)
@@ -56,7 +55,7 @@ def decode_all(paths: Sequence[Path], images: np.ndarray, report: Report) -> tup
         moments[start : rows.stop] = image_moments(block)
         return broken
 
-    unreadable: list[tuple[Path, str]] = []
+    unreadable: list[tuple[str, str]] = []
     with ThreadPoolExecutor(_cores()) as pool:
         blocks = [pool.submit(decode_some, start) for start in range(0, len(paths), FILES_AT_ONCE)]
         try:

@@ -51,8 +51,7 @@ class Downloaded(Data):
         source, name = SOURCES[self.config.option], self.config.option
         cache = cache_folder(self.config.cache)
         root = cache if self.config.root is None else Path(self.config.root).expanduser()
-        files = [root / file for file in source.files]
-        if not all(file.is_file() for file in files):
+        if not all((root / file).is_file() for file in source.files):
             report(f"download {name}", 0, 1)
             with locked(cache, f"{name}-download"):
                 download(source, root, name)
@@ -67,7 +66,7 @@ class Downloaded(Data):
             cache,
             name=name,
             source={"root": str(root.resolve())},
-            content=fingerprint(root, files),
+            content=fingerprint(root, source.files),
             bytes_needed=source.megabytes * 10**6 // 2,
             build=build,
         )

@@ -52,7 +52,7 @@ class Numpy(Data):
             cache_folder(config.cache),
             name="numpy",
             source={"path": str(path.resolve()), "arrays": [config.inputs, config.targets]},
-            content=fingerprint(path.parent, [path]),
+            content=fingerprint(path.parent, [path.name]),
             bytes_needed=bytes_needed,
             build=build,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 256
 
 
 def image_moments(images: np.ndarray) -> np.ndarray:
@@ -15,10 +15,10 @@ def image_moments(images: np.ndarray) -> np.ndarray:
     return np.stack([sums, squares], axis=1)
 
 
-def mean_and_std_of_images(moments: np.ndarray, pixels: int) -> Moments:
-    """From the moments of the training images, uint64 [n, 2, c], of ``pixels`` pixels each."""
-    count = len(moments) * pixels
-    sums, squares = (int_row.tolist() for int_row in moments.sum(axis=0, dtype=np.uint64))
+def mean_and_std_of_images(moments: np.ndarray, images: int, *, pixels: int) -> Moments:
+    """From the moments, uint64 [any, 2, c], of this many images of this many pixels."""
+    count = images * pixels
+    sums, squares = (row.tolist() for row in moments.sum(axis=0, dtype=np.uint64))
     # Integers throughout: the difference of two large squares would lose digits as floats.
     variances = [(count * square - total * total) / count**2 for total, square in zip(sums, squares, strict=True)]
     return tuple(total / count for total in sums), _scales(np.array(variances))
@@ -26,13 +26,19 @@ def mean_and_std_of_images(moments: np.ndarray, pixels: int) -> Moments:
 
 def mean_and_std(inputs: np.ndarray, rows: np.ndarray) -> Moments:
     """Of the named rows of any [n, c, ...], in float64 and two passes, so that far-off features keep their digits."""
+    if inputs.dtype == np.uint8 and inputs.ndim == 4:
+        sums = [image_moments(inputs[piece]).sum(axis=0) for piece in _pieces(rows)]
+        return mean_and_std_of_images(np.stack(sums), len(rows), pixels=int(np.prod(inputs.shape[2:])))
     axes = (0, *range(2, inputs.ndim))
     count = len(rows) * int(np.prod(inputs.shape[2:], dtype=np.int64))
-    pieces = np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE))
-    mean = sum(inputs[piece].sum(axis=axes, dtype=np.float64) for piece in pieces) / count
+    mean = sum(inputs[piece].sum(axis=axes, dtype=np.float64) for piece in _pieces(rows)) / count
     column = mean.reshape(-1, *[1] * (inputs.ndim - 2))
-    variance = sum(np.square(inputs[piece] - column).sum(axis=axes) for piece in pieces) / count
+    variance = sum(np.square(inputs[piece] - column).sum(axis=axes) for piece in _pieces(rows)) / count
     return tuple(mean.tolist()), _scales(variance)
+
+
+def _pieces(rows: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(rows, -(-len(rows) // ROWS_AT_ONCE))
 
 
 def _scales(variances: np.ndarray) -> tuple[float, ...]:

@@ -28,7 +28,8 @@ def load_images(entry: Path, *, shares: dict[Split, float], seed: int) -> Loaded
     facts = load_facts(entry)
     images, targets, moments = (load(entry, name) for name in ("inputs", "targets", "moments"))
     parts = _parts(facts["sizes"], targets, shares, seed)
-    mean, std = mean_and_std_of_images(moments[parts["train"]], pixels=int(np.prod(images.shape[2:])))
+    train = parts["train"]
+    mean, std = mean_and_std_of_images(moments[train], len(train), pixels=int(np.prod(images.shape[2:])))
     inputs, classes = torch.from_numpy(images), torch.from_numpy(np.array(targets))
     return Loaded(
         DataDescription(
