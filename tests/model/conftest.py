@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,13 @@ def overfit(model: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor,
 
 
 @pytest.fixture(autouse=True)
-def _same_draws() -> None:
+def _same_draws() -> Iterator[None]:
+    """One seed; and one thread, because two threads only wait for each other on nets as small as these."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_builds_without_storage(models, data, architecture):
 
 def test_overfits_one_batch(models, data):
     model = models.build("torchvision", data.digits, architecture="shufflenet_v2_x0_5")
-    assert models.overfit(model, data.inputs(data.digits, 8), torch.arange(8), steps=10, rate=0.01) < 0.2
+    assert models.overfit(model, data.inputs(data.digits, 8), torch.arange(8), steps=6, rate=0.01) < 0.5
 
 
 def test_parameter_count(models, data):
