@@ -84,7 +84,9 @@ def read_table(path: Path, config: Any, where: str, report: Report) -> tuple[np.
     target, features = choose_columns(header, config, where)
     is_number = config.target_kind == "number"
     inputs, targets, problems = [], [], []
+    size, read = path.stat().st_size, 0
     for count, (line, row) in enumerate(rows):
+        read += sum(map(len, row)) + len(row)
         if not row:
             continue
         if len(row) != len(header):
@@ -105,7 +107,7 @@ def read_table(path: Path, config: Any, where: str, report: Report) -> tuple[np.
         if len(problems) >= MOST_PROBLEMS:
             break
         if count % ROWS_BETWEEN_REPORTS == 0:
-            report("read rows", count, 0)
+            report("read bytes of the table", min(read, size), size)
     if problems:
         raise ConfigError(problems[:MOST_PROBLEMS])
     if not inputs:

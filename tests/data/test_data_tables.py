@@ -53,6 +53,13 @@ def test_table_of_classes_with_a_sniffed_delimiter(table):
     assert torch.equal(targets, 1 - inputs[:, 0].long() % 2)
 
 
+def test_preparing_reports_a_share_of_a_known_total(table):
+    reports = []
+    table(IRIS).prepare(lambda *report: reports.append(report))
+    assert reports
+    assert all(0 <= done <= total > 0 for _, done, total in reports)
+
+
 def test_table_of_numbers_and_ignored_columns(table):
     data = table(
         "name,x,y\n" + "".join(f"n{i},{i},{2 * i}\n" for i in range(20)),
