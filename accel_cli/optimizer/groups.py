@@ -1,0 +1,50 @@
+"""Sort a model's parameters into groups of one weight decay and one rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from accel_cli.errors import ConfigError, Problem
+from accel_cli.optimizer.hidden import hidden_matrices
+
+WRAPPERS = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+
+
+def parameter_groups(model: nn.Module, config: Any, rates: dict[str, float]) -> list[dict[str, Any]]:
+    """Groups for a torch optimizer, in the order of the model; frozen parameters are left out.
+
+    Each has ``params``, ``names``, ``weight_decay`` and ``rate``, the multiplier on the learning rate; where the
+    optimizer is muon also ``matrix``: whether these are hidden weight matrices. ``rates`` is by parameter
+    name, without the names that compiling or wrapping adds. Raises ConfigError if nothing can be trained.
+    """
+    model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    matrices = hidden_matrices(model) if config.option == "muon" else None
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for wrapped_name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        name = plain_name(wrapped_name)
+        decays = config.decay_norms_and_biases or parameter.dim() >= 2
+        group: dict[str, Any] = {
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "rate": rates.get(name, 1.0),
+        }
+        if matrices is not None:
+            group["matrix"] = id(parameter) in matrices
+        # Kernels over many tensors refuse a mixture of plain and sharded ones, or of two meshes.
+        mesh = getattr(parameter, "device_mesh", None)
+        group = groups.setdefault((mesh, *group.values()), {"params": [], "names": [], **group})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    if not groups:
+        raise ConfigError(
+            Problem("optimizer", "nothing to train: every parameter is frozen", "unfreeze some, see transfer.*")
+        )
+    return list(groups.values())
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without the parts that torch's wrappers put in."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
