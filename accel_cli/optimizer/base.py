@@ -49,6 +49,17 @@ def is_sharded(parameter: Tensor) -> bool:
     return hasattr(parameter, "device_mesh")
 
 
+def laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """A tensor of the parameter's shape, in the parameter's memory layout and on its device.
+
+    For state read from a file that keeps no strides: fused kernels on a CPU walk parameter and state by address,
+    so that a channels_last weight with contiguous state gets wrong updates without an error (torch 2.15).
+    """
+    if value.stride() == parameter.stride() and value.device == parameter.device:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
 def start_momentum(optimizer: torch.optim.SGD) -> torch.optim.SGD:
     """Give SGD its momentum buffers, all zero, before the first step; the updates stay the same bits.
 

@@ -77,6 +77,10 @@ class _States(MutableMapping[Tensor, dict[str, Any]]):
         # A part's state is a defaultdict: asking it by key would make an entry.
         return parameter in self._home and parameter in self._home[parameter].state  # type: ignore[index]
 
+    def get(self, parameter: Tensor, default: Any = None) -> Any:  # type: ignore[override]
+        home = self._home.get(parameter)
+        return default if home is None else home.state.get(parameter, default)
+
     def __iter__(self) -> Iterator[Tensor]:
         return (parameter for part in self._parts for parameter in part.state)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from accel_cli.errors import ConfigError, Problem
-from accel_cli.optimizer.base import kernel, with_rates
+from accel_cli.optimizer.base import kernel, laid_out_as, with_rates
 from accel_cli.optimizer.combined import Combined
 from accel_cli.optimizer.hidden import flat, memory_order
 
@@ -36,19 +36,13 @@ class Muon(torch.optim.Muon):
             state = self.state[parameter]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
+            # Where its flat form were a copy, updates would be lost.
+            state["momentum_buffer"] = laid_out_as(parameter, state["momentum_buffer"])
             order = memory_order(parameter)
             params_with_grad.append(flat(parameter, order))
             grads.append(flat(parameter.grad, order))
-            muon_momentum_bufs.append(_flat_view(state, parameter, order))
+            muon_momentum_bufs.append(flat(state["momentum_buffer"], order))
         return False
-
-
-def _flat_view(state: dict[str, Any], parameter: Tensor, order: list[int]) -> Tensor:
-    buffer = state["momentum_buffer"]
-    if buffer.stride() != parameter.stride():
-        # Read back from a checkpoint in another layout, its flat form would be a copy, and updates lost.
-        buffer = state["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
-    return flat(buffer, order)
 
 
 def build(config: Any, groups: list[dict[str, Any]], device: torch.device) -> Combined:

@@ -16,7 +16,7 @@ class Regression(Task):
     """Squared error of outputs [n, outputs], averaged over the outputs of a sample.
 
     Metrics: ``mse``, which is the loss, ``mae``, and for a single output ``r2``, the explained share of the
-    targets' variance, left out where the targets do not vary.
+    targets' variance, left out where the targets hardly vary about their mean.
     """
 
     target = "number"
@@ -66,7 +66,8 @@ class Regression(Task):
         shown = {name: value for name, value in means.items() if not name.startswith("_")}
         if "_target" in means:
             variance = means["_target_squared"] - means["_target"] ** 2
-            if variance > 1e-9 * means["_target_squared"]:
+            # Below that, what is left of single precision is noise.
+            if variance > 1e-5 * means["_target_squared"]:
                 shown["r2"] = 1.0 - means["mse"] / variance
         return shown
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from optimizer_cases import build, network, train
 
-from accel_cli.optimizer.base import supports_found_inf
+from accel_cli.optimizer.base import laid_out_as, supports_found_inf
 
 FUSED = ["sgd", "adam", "adamw", "adagrad"]
 
@@ -86,5 +86,36 @@ def test_state_read_and_written_back_continues_the_same_bits(option):
     again = build(option, resumed)
     again.load_state_dict(saved)
     train(resumed, again, 4, seed=2)
+    for p, q in zip(model.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("option", ["sgd", "adam", "adamw", "adagrad", "muon", "rmsprop"])
+def test_state_without_strides_continues_the_same_bits(option):
+    """A file keeps no strides, and fused kernels on a CPU go by address."""
+
+    def images():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2), torch.nn.Flatten(), torch.nn.Linear(4, 2))
+        return model.to(memory_format=torch.channels_last)
+
+    def steps(model, optimizer):
+        generator = torch.Generator().manual_seed(3)
+        for _ in range(3):
+            model(torch.randn(5, 3, 2, 2, generator=generator)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    model, resumed = images(), images()
+    optimizer, again = build(option, model), build(option, resumed)
+    steps(model, optimizer)
+    resumed.load_state_dict(model.state_dict())
+    for p, q in zip(model.parameters(), resumed.parameters(), strict=True):
+        for entry, value in optimizer.state[p].items():
+            stored = value.clone(memory_format=torch.contiguous_format) if torch.is_tensor(value) else value
+            tensor = torch.is_tensor(value) and value.dim() > 0
+            again.state[q][entry] = laid_out_as(q, stored) if tensor else stored
+    steps(model, optimizer)
+    steps(resumed, again)
     for p, q in zip(model.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(p, q)

@@ -95,7 +95,10 @@ def test_combined_is_one_optimizer():
     optimizer = build("muon", model)
     assert [type(part).__name__ for part in optimizer.parts] == ["Muon", "AdamW"]
     assert len(optimizer.state) == 0
-    assert next(model.parameters()) not in optimizer.state
+    first = next(model.parameters())
+    assert first not in optimizer.state
+    assert optimizer.state.get(first, {}) == {}
+    assert len(optimizer.state) == 0
     optimizer.param_groups[0]["lr"] = 0.125
     assert optimizer.parts[0].param_groups[0]["lr"] == 0.125
     model(torch.randint(11, (2, 5))).square().mean().backward()

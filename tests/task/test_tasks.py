@@ -133,11 +133,12 @@ def test_accuracies_by_hand():
 
 def test_explained_share_by_hand():
     made = task("regression", NUMBERS)
-    targets = 1000 + torch.arange(10.0)[:, None]
+    targets = 100 + torch.arange(10.0)[:, None]
     sums = made.measure(targets + 1, (targets, targets))
     shown = made.summarize({name: float(total) / weight for name, (total, weight) in sums.items()})
     assert shown["r2"] == pytest.approx(1 - 1 / 8.25, abs=1e-5)
     assert shown["mse"] == shown["mae"] == 1.0
+    assert "r2" not in made.summarize({"mse": 1.0, "_target": 5.0, "_target_squared": 25.0})
 
 
 def test_flat_numbers_do_not_broadcast():
