@@ -1,12 +1,12 @@
 """What can go wrong, and the exit code that says so.
 
-    AccelError                 3   training code failed
-    |- ConfigError             2   bad command or configuration: a list of problems, each with what to type instead
-    |- CheckpointError         4   no usable checkpoint
-    |- DivergedError           5   the numbers are no longer numbers
-    |- HangError               6   a rank stopped answering
-    |- ResourceError           7   out of disk, memory, ports, network
-    `- SecurityError           8   refused: it would run code that the command line did not name
+AccelError                 3   training code failed
+|- ConfigError             2   bad command or configuration: a list of problems, each with what to type instead
+|- CheckpointError         4   no usable checkpoint
+|- DivergedError           5   the numbers are no longer numbers
+|- HangError               6   a rank stopped answering
+|- ResourceError           7   out of disk, memory, ports, network
+`- SecurityError           8   refused: it would run code that the command line did not name
 """
 
 from __future__ import annotations

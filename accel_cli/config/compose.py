@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -52,7 +56,9 @@ class Composed:
     tree: dict[str, Any]
     choices: dict[str, list[str]]
     request: Request
-    config_dirs: tuple[Path, ...]
+    names: Names
+    problems: list[Problem]
+    """Of names and grammar; the tree is composed without the words that have one."""
 
 
 def expand(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[list[str]]:
@@ -80,10 +86,11 @@ def expand(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[l
     return [list(point) for point in itertools.product(*axes)]
 
 
-def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Composed:
-    """Compose one run from the command line's words.
+def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = (), base: Path | None = None) -> Composed:
+    """Compose one run from the command line's words, over the defaults or over another run's ``base`` run.yaml.
 
-    Raises ConfigError with every problem of the first door (names and grammar) at once.
+    Problems of the first door (names and grammar) are returned with the tree, so that the next door can add its own.
+    Raises SecurityError for words that would run code, ConfigError where nothing can be composed.
     """
     for folder in config_dirs:
         if not folder.is_dir():
@@ -92,11 +99,38 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Compo
             _refuse_code(tree.read_yaml(path), str(path))
     names = Names(config_dirs)
     request, problems = _take_apart(overrides, names)
-    recipe_problems = [p for path in request.recipes for p in _recipe_problems(path, names)]
-    if problems or recipe_problems:
-        raise ConfigError([*problems, *recipe_problems])
-    node, choices = _hydra(request, config_dirs)
-    return Composed(_attach_names(node, choices), choices, request, tuple(config_dirs))
+    recipes = []
+    for path in request.recipes:
+        content = tree.read_yaml(path)
+        _refuse_code(content, str(path))
+        wrong = _recipe_problems(content, str(path), names)
+        problems += wrong
+        recipes += [] if wrong else [content]
+    if base is not None:
+        recipes.insert(0, _as_recipe(tree.read_yaml(base)))
+    node, choices = _hydra(request, recipes, config_dirs)
+    return Composed(_attach_names(node, choices), choices, request, names, problems)
+
+
+def _as_recipe(node: dict[str, Any]) -> dict[str, Any]:
+    """A resolved run.yaml as choices and values."""
+    values: dict[str, Any] = {}
+    defaults: list[Any] = []
+    for key, part in node.items():
+        if key in SEVERAL and isinstance(part, dict):
+            held = part.get(SEVERAL[key]) or {}
+            defaults.append({f"override /{key}": list(held) or ["none"]})
+            values[key] = {SEVERAL[key]: {name: _without_name(option) for name, option in held.items()}}
+        elif isinstance(part, dict) and "option" in part:
+            defaults.append({f"override /{key}": part["option"]})
+            values[key] = _without_name(part)
+        elif key != "format_version":
+            values[key] = part
+    return {"defaults": defaults, **values}
+
+
+def _without_name(option: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in option.items() if key != "option"}
 
 
 def _parse(text: str) -> Override:
@@ -217,10 +251,8 @@ def _first_value(override: Override) -> str:
         return "..."
 
 
-def _recipe_problems(path: Path, names: Names) -> list[Problem]:
+def _recipe_problems(content: dict[str, Any], path: str, names: Names) -> list[Problem]:
     """A recipe may choose options and set values; nothing else."""
-    content = tree.read_yaml(path)
-    _refuse_code(content, str(path))
     problems = []
     for group, chosen in _recipe_choices(content).items():
         if group not in names.options:
@@ -269,23 +301,29 @@ def _flat(content: dict[str, Any], prefix: str = "") -> Iterable[str]:
             yield full
 
 
-def _hydra(request: Request, config_dirs: Sequence[Path]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+def _hydra(
+    request: Request, recipes: list[dict[str, Any]], config_dirs: Sequence[Path]
+) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Let Hydra compose; return the resolved tree and the option chosen in every group."""
     store = ConfigStore.instance()
     store.repo.pop("recipe", None)
+    for unused in ("launcher", "sweeper"):
+        store.store(name="basic", node={}, group=f"hydra/{unused}")
     lines = []
-    for index, path in enumerate(request.recipes):
-        content = tree.read_yaml(path)
+    for index, content in enumerate(recipes):
         chosen = {f"override /{g}": v if g in SEVERAL else v[0] for g, v in _recipe_choices(content).items()}
         node = {**content, "defaults": [*({k: v} for k, v in chosen.items()), "_self_"]}
         store.store(name=f"r{index}", node=OmegaConf.create(node), group="recipe", package="_global_")
-    if request.recipes:
-        lines.append(f"+recipe=[{','.join(f'r{i}' for i in range(len(request.recipes)))}]")
+    if recipes:
+        lines.append(f"+recipe=[{','.join(f'r{i}' for i in range(len(recipes)))}]")
     for group, options in request.choices.items():
         lines.append(f"{group}=[{','.join(options)}]" if group in SEVERAL else f"{group}={options[0]}")
     lines += ["++" + text.lstrip("+") for text in request.values.values()]
     lines += [f"~{key}" for key in request.deleted]
 
+    # The three sources that composing needs. Looking for Hydra plugins would cost as much again, and import strangers' code.
+    for source in (FileConfigSource, ImportlibResourcesConfigSource, StructuredConfigSource):
+        SourcesRegistry.instance().register(source)
     search_path = ConfigSearchPathImpl()
     search_path.append("hydra", "pkg://hydra.conf")
     for folder in tree.folders("configs", config_dirs):

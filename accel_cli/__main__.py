@@ -1,0 +1,7 @@
+"""python -m accel_cli"""
+
+import sys
+
+from accel_cli.cli.main import main
+
+sys.exit(main())

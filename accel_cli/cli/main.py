@@ -1,0 +1,221 @@
+"""The command line: one parser, a file a verb. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from accel_cli.errors import AccelError, ConfigError, Problem, format_problems
+
+STARTED = time.time()
+
+TRAIN_EPILOG = """\
+overrides are Hydra's: group=option, group.key=value, ~group, lists [a,b]; accel list prints what there is.
+
+  accel train                                               the default: handwritten digits, any machine
+  accel train +strategy=ddp precision=fp16                  two processes, half precision
+  accel train model=gpt data=text data.path=FILE            a character-level language model
+  accel train model=custom model.factory=nets:Net --plugin nets.py
+  accel train -m optimizer.learning_rate=0.1,0.01           one run for each value
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with accel's own error format and a suggestion for a mistyped verb or flag."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(_parse_problem(self, message))
+
+
+def _parse_problem(parser: argparse.ArgumentParser, message: str) -> Problem:
+    from accel_cli.config.suggest import did_you_mean, nearest
+
+    if "invalid choice: " in message:
+        word = message.split("invalid choice: ")[1].split("'")[1]
+        known = [c for a in parser._actions for c in (a.choices or ())]
+        what = "no such verb" if parser.prog == "accel" else "not one of its choices"
+        return Problem(
+            word, what, did_you_mean(nearest(word, map(str, known))) or f"one of: {', '.join(map(str, known))}"
+        )
+    if message.startswith("unrecognized arguments: "):
+        word = message.removeprefix("unrecognized arguments: ").split()[0]
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        return Problem(word, "no such flag", did_you_mean(nearest(word, flags)) or f"see {parser.prog} --help")
+    return Problem(parser.prog, message, f"see {parser.prog} --help")
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    from accel_cli import __version__
+
+    top = Parser(
+        prog="accel",
+        description="Train PyTorch models faster: every known way is one word on the command line.",
+        epilog="accel VERB --help tells more. Exit codes: 0 done, 2 bad command or configuration, 3 training code failed, "
+        "4 no usable checkpoint, 5 diverged, 6 hang, 7 out of a resource, 8 refused for security, 75 saved: run me again, "
+        "130 Ctrl-C.",
+    )
+    top.add_argument("--version", action="version", version=f"accel {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
+
+    common = Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print the result as one JSON object on stdout")
+    common.add_argument("--traceback", action="store_true", help="show what lies under a message")
+
+    code = Parser(add_help=False)
+    code.add_argument(
+        "--plugin", action="append", default=[], metavar="NAME", help="a module, file or folder of your own to import"
+    )
+    composing = Parser(add_help=False, parents=[common, code])
+    composing.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as strategy=ddp or train.epochs=3")
+    composing.add_argument(
+        "--config-dir", action="append", default=[], type=Path, metavar="DIR", help="your own options and recipes"
+    )
+    composing.add_argument(
+        "--run", type=Path, metavar="RUN", help="begin from another run's run.yaml instead of the defaults"
+    )
+
+    def verb(name: str, text: str, *parents: Parser, **more: Any) -> Parser:
+        return verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            parents=list(parents),
+            formatter_class=argparse.RawTextHelpFormatter,
+            **more,
+        )
+
+    train = verb("train", "compose, check, launch, train", composing, epilog=TRAIN_EPILOG)
+    train.add_argument("--run-dir", type=Path, metavar="DIR", help="the run folder; default runs/<time>-<name>")
+    train.add_argument("--resume", action="store_true", help="go on where the run in --run-dir stopped")
+    train.add_argument(
+        "--dry-run", action="store_true", help="write the run folder and print the torchrun line; start nothing"
+    )
+    train.add_argument("-m", "--multirun", action="store_true", help="a run for each point of a=1,2 b=x,y")
+    train.add_argument("--cfg", choices=["job"], help="print the composed configuration; start nothing")
+    train.add_argument("--inline", action="store_true", help="one rank in this process, for a debugger")
+
+    check = verb("check", "validate only; starts nothing", composing)
+    check.add_argument("--deep", action="store_true", help="also what only the model and the data can tell")
+
+    show = verb("show", "the composed tree, and who set what", composing)
+    show.add_argument("--explain", metavar="KEY", help="value, who set it, what it overrode")
+    show.add_argument("--help-keys", action="store_true", help="every key of the chosen options: type, range, meaning")
+
+    listing = verb("list", "groups, options, recipes, rules: a line each", common)
+    listing.add_argument(
+        "what", nargs="?", default="groups", help="groups, options, recipes, rules, or the name of a group"
+    )
+    listing.add_argument("--config-dir", action="append", default=[], type=Path, metavar="DIR", help="your own options")
+
+    verb("doctor", "this machine: devices, cores, versions, rates; what can be used here", common)
+
+    resume = verb("resume", "go on with a run from its newest checkpoint", common, code)
+    resume.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+
+    evaluate = verb("evaluate", "the metrics of a run's checkpoint on a split", common, code)
+    evaluate.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    evaluate.add_argument("--split", default="test", choices=["test", "validation", "train"], help="which samples")
+    evaluate.add_argument("--which", default="latest", metavar="NAME", help="latest, best or step-00000100")
+
+    report = verb("report", "one self-contained HTML page from one or several runs", common)
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run's folder")
+
+    runs = verb("runs", "list or clean the run folders below a folder", common)
+    runs.add_argument("action", nargs="?", default="list", choices=["list", "clean"], help="default list")
+    runs.add_argument("--folder", type=Path, default=Path("runs"), metavar="DIR", help="default runs")
+    runs.add_argument("--yes", action="store_true", help="clean: delete; without it, only say what would go")
+
+    completion = verb("completion", "print the shell's completion script", common)
+    completion.add_argument("shell", choices=["bash", "zsh", "fish", "words"], help="source <(accel completion bash)")
+    completion.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code of the contract."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        arguments = parser().parse_args(words)
+        if arguments.verb is None:
+            parser().print_help()
+            return 0
+        return _dispatch(arguments, words)
+    except AccelError as error:
+        return _say(error, words)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except RecursionError:
+        return _say(ConfigError(Problem("command", "nested too deep", "write it out plainly")), words)
+
+
+def _dispatch(arguments: argparse.Namespace, words: list[str]) -> int:
+    """Import the verb's file, and only that."""
+    if arguments.verb == "train":
+        from accel_cli.cli import train
+
+        return train.main(arguments, words)
+    if arguments.verb == "check":
+        from accel_cli.cli import check
+
+        return check.main(arguments)
+    if arguments.verb == "show":
+        from accel_cli.cli import show
+
+        return show.main(arguments)
+    if arguments.verb == "list":
+        from accel_cli.cli import list as listing
+
+        return listing.main(arguments)
+    if arguments.verb == "doctor":
+        from accel_cli.cli import doctor
+
+        return doctor.main(arguments)
+    if arguments.verb == "resume":
+        from accel_cli.cli import resume
+
+        return resume.main(arguments)
+    if arguments.verb == "evaluate":
+        from accel_cli.cli import evaluate
+
+        return evaluate.main(arguments)
+    if arguments.verb == "report":
+        from accel_cli.cli import report
+
+        return report.main(arguments)
+    if arguments.verb == "runs":
+        from accel_cli.cli import runs
+
+        return runs.main(arguments)
+    from accel_cli.cli import completion
+
+    return completion.main(arguments)
+
+
+def _say(error: AccelError, words: list[str]) -> int:
+    if "--traceback" in words:
+        import traceback
+
+        traceback.print_exception(error)
+    if "--json" in words:
+        problems = [vars(p) for p in error.problems] if isinstance(error, ConfigError) else []
+        print(
+            json.dumps({"exit_code": error.exit_code, "message": error.message, "try": error.fix, "problems": problems})
+        )
+    text = format_problems(error.problems) if isinstance(error, ConfigError) else error.message
+    if error.fix:
+        text += f"\n  {error.fix}"
+    print(f"accel: {text}", file=sys.stderr)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

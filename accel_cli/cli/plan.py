@@ -1,0 +1,63 @@
+"""From words to a checked run: the three doors, in order, with every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accel_cli.config import compose, machine, rules, tree
+from accel_cli.config import run as run_file
+from accel_cli.config.compose import Composed
+from accel_cli.config.decide import Decision, decide
+from accel_cli.config.run import Run
+from accel_cli.errors import ConfigError, Problem
+
+OWN_FILE = "accel.yaml"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that passed names, types and rules; no rank has been started for it."""
+
+    run: Run
+    composed: Composed
+    decisions: list[Decision]
+    warnings: list[str]
+    plugins: list[str]
+
+
+def plan(
+    overrides: Sequence[str],
+    *,
+    config_dirs: Sequence[Path] = (),
+    plugins: Sequence[str] = (),
+    base: Path | None = None,
+) -> Plan:
+    """Compose, check and decide. Raises ConfigError (exit 2) or SecurityError (exit 8)."""
+    granted = [*plugins, *own_plugins()]
+    composed = compose.compose(overrides, config_dirs, base)
+    problems = list(composed.problems)
+    run = None
+    try:
+        run = run_file.from_tree(composed.tree, composed.names, composed.request.values)
+    except ConfigError as error:
+        problems += error.problems
+    if problems or run is None:
+        raise ConfigError(problems)
+    run, decisions = decide(run, machine.detect())
+    warnings = rules.judge(rules.Facts(run, machine.detect(), granted))
+    return Plan(run, composed, decisions, warnings, granted)
+
+
+def own_plugins() -> list[str]:
+    """``plugins`` of the user's own accel.yaml in the working directory."""
+    path = Path(OWN_FILE)
+    if not path.exists():
+        return []
+    content = tree.read_yaml(path)
+    plugins = content.pop("plugins", [])
+    if content or not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
+        why = f"knows one key, plugins: a list of names; not {', '.join(map(str, content)) or 'this'}"
+        raise ConfigError(Problem(OWN_FILE, why, "write plugins: [my_pkg]"))
+    return plugins

@@ -1,0 +1,172 @@
+"""accel train: compose, check, launch, train; ends with a summary and the override most worth trying next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accel_cli.cli.main import STARTED
+from accel_cli.engine.folder import claim, claim_exactly, in_use
+from accel_cli.errors import ConfigError, Problem
+from accel_cli.launch.front import Front, Outcome
+from accel_cli.launch.local import torchrun_line
+from accel_cli.launch.terminal import view
+
+_SECRET = re.compile(r"(?i)((?:token|secret|password|api_?key|credential)[\w.]*=)\S+")
+
+
+def main(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    starts = not (arguments.dry_run or arguments.cfg or arguments.inline or arguments.multirun)
+    front = Front() if starts else None
+    try:
+        return _train(arguments, words, front)
+    finally:
+        if front is not None:
+            front.close()
+
+
+def _train(arguments: argparse.Namespace, words: Sequence[str], front: Front | None) -> int:
+    from accel_cli.cli import multirun, resume
+    from accel_cli.cli.plan import plan
+    from accel_cli.cli.show import tree_text
+
+    existing = arguments.run_dir / "run.yaml" if arguments.run_dir else None
+    if existing is not None and existing.exists() and not arguments.cfg:
+        if not arguments.resume:
+            fix = f"add --resume to go on, or another --run-dir; accel report {arguments.run_dir}"
+            raise ConfigError(
+                Problem(f"--run-dir {arguments.run_dir}", f"holds a run ({resume.state(arguments.run_dir)})", fix)
+            )
+        if arguments.overrides:
+            why = "a resumed run keeps its own configuration"
+            raise ConfigError(
+                Problem(" ".join(arguments.overrides), why, "leave the overrides out, or start a new run")
+            )
+        return resume.resume(arguments.run_dir, arguments, front)
+    if arguments.multirun:
+        return multirun.main(arguments, words)
+    base = _run_yaml(arguments.run) if arguments.run else None
+    planned = plan(arguments.overrides, config_dirs=arguments.config_dir, plugins=arguments.plugin, base=base)
+    if arguments.cfg:
+        print(tree_text(planned.composed.tree))
+        return 0
+    if not arguments.json:
+        say(planned)
+    folder = open_folder(planned, arguments.run_dir, words)
+    if arguments.dry_run:
+        print(torchrun_line(folder / "run.yaml", planned.run.launch.processes, planned.plugins))
+        return 0
+    if arguments.inline:
+        from accel_cli.worker import Request, work
+
+        return work(Request(folder=str(folder), plugins=planned.plugins, started=STARTED), None)
+    assert front is not None
+    with in_use(folder):
+        return finish(folder, launch(front, folder, planned, json=arguments.json), json_output=arguments.json)
+
+
+def _run_yaml(path: Path) -> Path:
+    return path / "run.yaml" if path.is_dir() else path
+
+
+def say(planned: Any) -> None:
+    """What was decided and why, and what is allowed but unwise; on standard error."""
+    for decision in planned.decisions:
+        print(f"{decision.key}={decision.value}   ({decision.why})", file=sys.stderr)
+    for warning in planned.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def open_folder(planned: Any, run_dir: Path | None, words: Sequence[str], parent: Path = Path("runs")) -> Path:
+    """Claim the run folder and write what is known before the first step."""
+    from accel_cli.cli.environment import environment
+    from accel_cli.config import run as run_file
+    from accel_cli.engine import summary
+
+    run = planned.run
+    folder = claim_exactly(run_dir) if run_dir else claim(parent, f"{run.data.option}-{run.model.option}")
+    folder = folder.resolve()
+    run_file.write(run, folder / "run.yaml")
+    line = _SECRET.sub(r"\1***", shlex.join(["accel", *words]))
+    (folder / "command.txt").write_text(line + "\n")
+    summary.write_json(folder / "environment.json", environment())
+    summary.write_json(folder / "decisions.json", [decision.to_dict() for decision in planned.decisions])
+    return folder
+
+
+def launch(front: Front, folder: Path, planned: Any, *, resume: bool = False, json: bool = False) -> Outcome:
+    request = {
+        "folder": str(folder),
+        "mode": "train",
+        "resume": resume,
+        "plugins": planned.plugins,
+        "started": STARTED if not resume else time.time(),
+    }
+    return front.run(folder, request, planned.run.launch.processes, planned.run.to_tree(), view(json))
+
+
+def finish(folder: Path, outcome: Outcome, *, json_output: bool) -> int:
+    """Add the advice to the summary, show the end of the run, and return its exit code."""
+    import yaml
+
+    from accel_cli.analysis.advice import advise
+    from accel_cli.analysis.summary_panel import panel, panel_text
+    from accel_cli.config.machine import detect
+    from accel_cli.engine import summary
+
+    failure = outcome.failure
+    if failure is not None:
+        show_failure(folder, outcome)
+    path = folder / "summary.json"
+    if not path.exists():
+        if json_output:
+            print(json.dumps({"exit_code": outcome.exit_code, "run": str(folder)}))
+        return outcome.exit_code
+    found = json.loads(path.read_text())
+    settings = yaml.safe_load((folder / "run.yaml").read_text())
+    found["advice"] = advise(found, settings, detect().to_dict())
+    summary.write_json(path, found)
+    shown = shorter(folder)
+    if json_output:
+        print(json.dumps({**found, "run": str(folder)}))
+    elif failure is None:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            Console(stderr=True).print(panel(found, settings, run=shown))
+        else:
+            print(panel_text(found, settings, run=shown), file=sys.stderr)
+    return outcome.exit_code
+
+
+def shorter(folder: Path) -> str:
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)
+
+
+def show_failure(folder: Path, outcome: Outcome) -> None:
+    """At most a dozen lines: what happened, where, what to try, where the rest is."""
+    from accel_cli.errors import format_problems
+
+    failure = outcome.failure
+    assert failure is not None
+    if failure.problems:
+        print(f"accel: {format_problems(Problem(**p) for p in failure.problems)}", file=sys.stderr)
+        return
+    who = "accel" if failure.rank is None else f"accel: rank {failure.rank}"
+    when = f" at step {failure.step}" if failure.step is not None else ""
+    print(f"{who}{when}: {failure.type}: {failure.message}", file=sys.stderr)
+    if failure.place:
+        print(f"  at      {failure.place}", file=sys.stderr)
+    if failure.fix:
+        print(f"  {failure.fix}", file=sys.stderr)
+    if failure.log:
+        print(f"  output  {shorter(failure.log)}", file=sys.stderr)
+    if any((folder / "checkpoints").glob("step-*")):
+        print(f"  resume  accel resume {shorter(folder)}", file=sys.stderr)

@@ -1,0 +1,69 @@
+"""The fourth door without training: what only the model and the data can tell, on the meta device where that goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from accel_cli.config.parts import implementation
+from accel_cli.config.run import Run
+from accel_cli.config.work import steps
+from accel_cli.loader.evaluation import evaluation_batches
+from accel_cli.optimizer.groups import parameter_groups
+from accel_cli.task.base import resolve
+
+
+def check(run: Run) -> None:
+    """Raise ConfigError for what setup would refuse. Weights are only allocated where a model cannot do without."""
+    data = implementation("data", run.data)(run.data, run.train.seed)
+    description = data.describe()
+    steps(run, description.train_samples)
+    for option in run.augment.values():
+        implementation("augment", option)(option, description)
+    if run.task.option == "auto":
+        run = run.with_option("task", resolve(description))
+    task = implementation("task", run.task)(run.task, description)
+    stopping = implementation("stopping", run.stopping)(run.stopping, task.metric, task.mode)
+    if task.metrics is not None:
+        stopping.check([f"validation_{name}" for name in task.metrics])
+    batch, _ = next(
+        iter(
+            evaluation_batches(
+                data.split("train"),
+                description=description,
+                batch_size=2,
+                rank=0,
+                world_size=1,
+                device=torch.device("cpu"),
+                collate=data.collate,
+            )
+        )
+    )
+    needs_weights = run.transfer.option != "none"
+    try:
+        model, output = _forward(run, description, task, batch, "cpu" if needs_weights else "meta")
+    except (NotImplementedError, RuntimeError, AttributeError):
+        model, output = _forward(run, description, task, batch, "cpu")
+    task.check(output, batch)
+    parameter_groups(model, run.optimizer, {})
+
+
+@torch.no_grad()
+def _forward(run: Run, description: Any, task: Any, batch: Any, device: str) -> tuple[Any, Any]:
+    with torch.device(device):
+        model = implementation("model", run.model)(run.model, description)
+    if run.transfer.option != "none":
+        implementation("transfer", run.transfer)(run.transfer).apply(model)
+    model.eval()
+    return model, task.forward(model, _moved(batch, device))
+
+
+def _moved(batch: Any, device: str) -> Any:
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {key: _moved(value, device) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(_moved(value, device) for value in batch)
+    return batch

@@ -1,0 +1,48 @@
+"""The same metric on one rank or eight: every sample of a split once."""
+
+from __future__ import annotations
+
+import torch
+
+from accel_cli.engine.training import Training
+from accel_cli.loader.evaluation import evaluation_batches
+
+
+@torch.no_grad()
+def evaluate(training: Training, split: str) -> dict[str, float]:
+    """Metrics of a split, named ``<split>_<metric>``; equal on all ranks.
+
+    Sums and weights are added over batches and ranks, then divided: not a mean of means. All ranks do the same number of
+    forward passes. The averaged weights are used where there are any.
+    """
+    t = training
+    batches = evaluation_batches(
+        t.data.split(split),
+        description=t.description,
+        batch_size=t.run.evaluate.batch,
+        rank=t.world.rank,
+        world_size=t.world.world_size,
+        device=t.world.device,
+        collate=t.data.collate,
+    )
+    totals: dict[str, torch.Tensor] = {}
+    t.bare.eval()
+    with t.average.applied():
+        for batch, count in batches:
+            with t.precision.autocast():
+                sums = t.task.evaluate(t.bare, batch)
+            for name, (value, weight) in sums.items():
+                pair = torch.stack([torch.as_tensor(x, dtype=torch.float32, device=t.world.device).double().cpu()
+                                    for x in (value, weight)])  # fmt: skip
+                kept = pair if count else torch.zeros_like(pair)
+                totals[name] = totals[name] + kept if name in totals else kept
+    t.train_mode()
+    names = sorted(totals)
+    together = torch.cat([totals[name] for name in names]).to(_sum_dtype(t))
+    sums_and_weights = t.world.sum(together.to(t.world.device)).cpu().view(-1, 2)
+    means = {name: float(value / weight) for name, (value, weight) in zip(names, sums_and_weights, strict=True)}
+    return {f"{split}_{name}": value for name, value in t.task.summarize(means).items()}
+
+
+def _sum_dtype(training: Training) -> torch.dtype:
+    return torch.float32 if training.world.device.type == "mps" else torch.float64

@@ -1,0 +1,78 @@
+"""The end of a run: the test split once, and the summary."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from accel_cli.engine.evaluate import evaluate
+from accel_cli.engine.loop import Progress
+from accel_cli.engine.metrics import Metrics, finite
+from accel_cli.engine.stop import Stop
+from accel_cli.engine.summary import EMPTY, step_milliseconds
+from accel_cli.engine.training import Training
+
+
+def summarize(t: Training, metrics: Metrics, progress: Progress, status: str, stop: Stop) -> dict[str, Any]:
+    """A collective: every rank takes its part of the test split; rank 0's result is the one that is written."""
+    test: dict[str, float] = {}
+    if status != "interrupted":
+        test = evaluate(t, "test")
+        metrics.evaluation(test)
+        t.clock.mark("evaluation")
+    peaks = t.world.gather((t.hardware.peak_memory(), t.hardware.peak_host_memory()))
+    gradient_bytes = sum(p.numel() * p.element_size() for p in t.parameters)
+    median = step_milliseconds(metrics.step_seconds)
+    model_bytes = sum(x.numel() * x.element_size() for x in t.bare.state_dict().values())
+    taken = len(metrics.step_seconds)
+    result = copy.deepcopy(EMPTY)
+    result.update(
+        status=status,
+        exit_code=stop.reason if status == "interrupted" else 0,
+        steps=t.step,
+        epochs=None if t.epoch is None else round(t.epoch, 4),
+        samples=t.samples,
+        global_batch=t.work.global_batch,
+        world_size=t.world.world_size,
+        device=t.run.hardware.option,
+        strategy=t.run.strategy.option,
+        precision=t.run.precision.option,
+        parameters=sum(p.numel() for p in t.bare.parameters()),
+        parameters_trained=sum(p.numel() for p in t.parameters),
+        metric={
+            "name": t.task.metric,
+            "mode": t.task.mode,
+            "value": finite_or_none(test.get(f"test_{t.task.metric}")),
+            "best": progress.best,
+            "best_step": progress.best_step,
+        },
+        loss=metrics.last_loss,
+        train_seconds=round(metrics.seconds, 4),
+        time_to_target_seconds=progress.target_seconds,
+        samples_per_second=round(taken * t.work.global_batch / metrics.taken_seconds, 2) if taken else None,
+        step_milliseconds=median,
+        time_share=time_share(t, taken),
+        peak_memory_bytes={
+            "device": max((d for d, _ in peaks if d is not None), default=None),
+            "host": max(h for _, h in peaks),
+        },
+        communication_bytes=t.communication.bytes_per_step(gradient_bytes, t.world.world_size) * t.step,
+        model_bytes=model_bytes,
+    )
+    if t.run.compile.option != "none" and metrics.step_seconds and median["median"] is not None:
+        result["one_off_seconds"]["compile"] = round(max(0.0, metrics.step_seconds[0] - median["median"] / 1e3), 3)
+    return result
+
+
+def time_share(t: Training, steps: int) -> dict[str, float]:
+    """Shares of the time that the clock marked; communication that backward did not hide is taken out of backward."""
+    exposed = t.strategy.exposed_communication(t.model)
+    if exposed:
+        moved = min(exposed * steps, t.clock.seconds["backward"])
+        t.clock.seconds["backward"] -= moved
+        t.clock.seconds["communication"] += moved
+    return t.clock.shares()
+
+
+def finite_or_none(value: float | None) -> float | None:
+    return None if value is None else finite(value)

@@ -1,0 +1,108 @@
+"""Step until done; evaluate, save and report each on its own beat."""
+
+from __future__ import annotations
+
+import math
+
+from accel_cli.engine.checkpoint import Checkpoints
+from accel_cli.engine.evaluate import evaluate
+from accel_cli.engine.events import Events
+from accel_cli.engine.metrics import Metrics
+from accel_cli.engine.step import train_step
+from accel_cli.engine.stop import TIME_BUDGET, Stop
+from accel_cli.engine.training import Training
+
+
+class Progress:
+    """What the loop carries from step to step besides the training itself, and a checkpoint keeps."""
+
+    def __init__(self) -> None:
+        self.best: float | None = None
+        self.best_step: int | None = None
+        self.latest: dict[str, float] = {}
+        self.evaluated_step = -1
+        self.target_seconds: float | None = None
+
+    def state(self) -> dict[str, object]:
+        return {"progress": dict(vars(self))}
+
+    def load(self, state: dict[str, object]) -> None:
+        vars(self).update(state["progress"])  # type: ignore[call-overload]
+
+
+def train(
+    t: Training, metrics: Metrics, checkpoints: Checkpoints, stop: Stop, progress: Progress, events: Events
+) -> str:
+    """Train to the stated length, or until something ends it. Returns the status."""
+    evaluate_every = beat(t, t.run.evaluate.every)
+    save_every = beat(t, t.run.checkpoint.every)
+    status = "completed"
+    batches = t.loader.batches(t.step, t.steps)
+    t.train_mode()
+    t.clock.mark("other")
+    while t.step < t.steps:
+        if stop.before(t.step):
+            status = "completed" if stop.reason == TIME_BUDGET else "interrupted"
+            break
+        micro_batches = next(batches)
+        t.clock.mark("data")
+        report = train_step(t, micro_batches)
+        t.step += 1
+        metrics.step(report)
+        t.clock.mark("other")
+
+        evaluates, saves = due(t, evaluate_every), due(t, save_every)
+        if evaluates:
+            ended = validate(t, metrics, progress)
+            status = ended or status
+        if saves or evaluates and ended:
+            save(t, checkpoints, metrics, progress, events)
+        if evaluates or saves:
+            metrics.pause()
+        if evaluates and ended:
+            break
+    metrics.record()
+    if status != "interrupted" and progress.evaluated_step != t.step:
+        validate(t, metrics, progress)
+    if checkpoints.last_saved != t.step:
+        save(t, checkpoints, metrics, progress, events)
+    return status
+
+
+def beat(t: Training, every: int | str) -> int:
+    """Steps between two events; ``epoch`` without a length, as of a stream, is once at the end."""
+    if every != "epoch":
+        return int(every)
+    size = t.description.train_samples
+    return math.ceil(size / t.work.global_batch) if size else t.steps
+
+
+def due(t: Training, every: int) -> bool:
+    return t.step % every == 0 or t.step == t.steps
+
+
+def validate(t: Training, metrics: Metrics, progress: Progress) -> str | None:
+    """Evaluate on validation; tell schedule and stopping. Returns the status to end with, if any."""
+    found = evaluate(t, "validation")
+    metrics.evaluation(found)
+    value = found[f"validation_{t.task.metric}"]
+    better = progress.best is None or (value > progress.best if t.task.mode == "max" else value < progress.best)
+    if better and math.isfinite(value):
+        progress.best, progress.best_step = value, t.step
+    progress.latest, progress.evaluated_step = found, t.step
+    t.schedule.observe(value, t.task.mode)
+    status: str | None = t.stopping.observe(t.step, found)
+    if status == "target_reached":
+        progress.target_seconds = metrics.seconds
+    t.clock.mark("evaluation")
+    return status
+
+
+def save(t: Training, checkpoints: Checkpoints, metrics: Metrics, progress: Progress, events: Events) -> None:
+    value = progress.latest.get(f"validation_{t.task.metric}") if progress.evaluated_step == t.step else None
+    warning = checkpoints.save({"seconds": metrics.seconds, **progress.state()}, value)
+    if warning:
+        events.emit("warning", text=warning)
+    else:
+        events.emit("checkpoint", step=t.step)
+    t.clock.mark("checkpoint")

@@ -1,0 +1,183 @@
+"""The one order of construction: from a checked Run to a Training that can take its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from accel_cli.augment.base import Pipeline
+from accel_cli.config.decide import Decision
+from accel_cli.config.parts import implementation
+from accel_cli.config.run import Run
+from accel_cli.config.work import divide, learning_rate, steps
+from accel_cli.engine.average import MovingAverage
+from accel_cli.engine.training import Training
+from accel_cli.errors import ConfigError, Problem
+from accel_cli.loader.evaluation import evaluation_batches
+from accel_cli.loader.order import Order
+from accel_cli.optimizer.base import supports_found_inf
+from accel_cli.optimizer.groups import parameter_groups
+from accel_cli.task.base import resolve
+from accel_cli.world import World, join, ranks_from_environment
+
+
+def enter(run: Run) -> tuple[Any, World]:
+    """The device and the other ranks: what has to come before any tensor."""
+    hardware = implementation("hardware", run.hardware)(run.hardware)
+    hardware.start(run.train.determinism)
+    device = hardware.device(ranks_from_environment()[2])
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return hardware, join(device, run.launch.backend, run.launch.wait)
+
+
+def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> tuple[Training, list[Decision]]:
+    """Build everything, in the order that each thing needs of the ones before it.
+
+    Raises ConfigError for what only the model or the data can tell (the fourth door); every rank raises the same.
+    """
+    decisions: list[Decision] = []
+
+    # 1. the batch arithmetic and the seed
+    work = divide(run, world.world_size)
+    hardware.seed(run.train.seed)
+
+    # 2. the data, and with it what a model and a task have to fit
+    data = implementation("data", run.data)(run.data, run.train.seed)
+    description = data.describe()
+    run_steps = steps(run, description.train_samples)
+    augment = _augment(run, description)
+    loader = _loader(run, data, description, augment, work.micro_batches, world, decisions)
+
+    # 3. the task that the target asks for
+    if run.task.option == "auto":
+        option = resolve(description)
+        decisions.append(Decision("task", option, f"the targets are a {description.target.replace('_', ' ')}"))
+        run = run.with_option("task", option)
+    task = implementation("task", run.task)(run.task, description)
+
+    # 4. the model, then what it knows already
+    bare = implementation("model", run.model)(run.model, description)
+    transfer = implementation("transfer", run.transfer)(run.transfer)
+    for line in transfer.apply(bare):
+        say(line)
+
+    # 5. structure: passes that change shapes come before anything that counts or shards parameters
+    passes = [implementation("compression", option)(option) for option in run.compression.values()]
+    for compression in passes:
+        bare = compression.prepare(bare)
+    bare.to(world.device)
+
+    # 6. does the model's output fit the data? One batch tells
+    precision = implementation("precision", run.precision)(run.precision, world.device)
+    _check(task, bare, data, description, precision, world)
+
+    # 7. compile inside data parallelism, so that communication still overlaps backward
+    implementation("compile", run.compile)(run.compile).apply(bare)
+    strategy = implementation("strategy", run.strategy)(run.strategy, world)
+    communication = implementation("communication", run.communication)(run.communication)
+    model = strategy.wrap(bare, communication)
+
+    # 8. the optimizer, after everything that replaces parameters
+    groups = parameter_groups(bare, run.optimizer, transfer.rates(bare))
+    optimizer = implementation("optimizer", run.optimizer)(run.optimizer, groups, world.device)
+    schedule = implementation("schedule", run.schedule)(run.schedule)
+    stopping = implementation("stopping", run.stopping)(run.stopping, task.metric, task.mode)
+    if task.metrics is not None:
+        stopping.check([f"validation_{name}" for name in task.metrics])
+
+    # 9. what happens after each step: a tuple, empty when nothing does
+    average = MovingAverage(bare, run.train.ema)
+    hooks: list[Callable[[int], None]] = [_after(compression, bare) for compression in passes]
+    if average.decay is not None:
+        hooks.append(average.after_step)
+
+    training = Training(
+        run=run,
+        work=work,
+        world=world,
+        steps=run_steps,
+        description=description,
+        hardware=hardware,
+        strategy=strategy,
+        communication=communication,
+        precision=precision,
+        scaler=precision.scaler(),
+        task=task,
+        data=data,
+        loader=loader,
+        transfer=transfer,
+        stopping=stopping,
+        schedule=schedule,
+        model=model,
+        bare=bare,
+        average=average,
+        optimizer=optimizer,
+        fused=supports_found_inf(optimizer),
+        learning_rate=learning_rate(run),
+        parameters=[p for p in bare.parameters() if p.requires_grad],
+        frozen=transfer.frozen_modules(bare),
+        after_step=tuple(hooks),
+    )
+    return training, decisions
+
+
+def _after(compression: Any, model: nn.Module) -> Callable[[int], None]:
+    return lambda step: compression.after_step(model, step)
+
+
+def _augment(run: Run, description: Any) -> Pipeline | None:
+    transforms = [implementation("augment", option)(option, description) for option in run.augment.values()]
+    return Pipeline(transforms, run.train.seed) if transforms else None
+
+
+def _loader(
+    run: Run, data: Any, description: Any, augment: Any, micro_batches: int, world: World, decisions: list[Decision]
+) -> Any:
+    dataset = data.split("train")
+    samples = description.train_samples
+    if samples is not None and samples < 1:
+        raise ConfigError(Problem(f"data={run.data.option}", "the training split is empty", "check the data"))
+    order = Order(
+        seed=run.train.seed,
+        samples=samples,
+        global_batch=run.train.global_batch,
+        rank=world.rank,
+        world_size=world.world_size,
+    )
+    loader = implementation("loader", run.loader)(
+        run.loader,
+        dataset=dataset,
+        description=description,
+        order=order,
+        micro_batches=micro_batches,
+        augment=augment,
+        device=world.device,
+        collate=data.collate,
+        seed=run.train.seed,
+    )
+    if run.loader.option == "auto":
+        decisions.append(Decision("loader", type(loader).__name__.lower(), loader.why))
+    return loader
+
+
+@torch.no_grad()
+def _check(task: Any, model: nn.Module, data: Any, description: Any, precision: Any, world: World) -> None:
+    """Run the model on a few samples, as evaluation will."""
+    batches = evaluation_batches(
+        data.split("train"),
+        description=description,
+        batch_size=2,
+        rank=0,
+        world_size=1,
+        device=world.device,
+        collate=data.collate,
+    )
+    batch, _ = next(iter(batches))
+    model.eval()
+    with precision.autocast():
+        task.check(task.forward(model, batch), batch)
+    model.train()

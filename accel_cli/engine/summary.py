@@ -1,0 +1,115 @@
+"""summary.json: how a run ended, in one object whose every key is always there."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import uuid
+from pathlib import Path
+from typing import Any
+
+EMPTY: dict[str, Any] = {
+    "status": "failed",
+    "exit_code": 3,
+    "error": None,
+    "steps": 0,
+    "epochs": None,
+    "samples": 0,
+    "global_batch": None,
+    "world_size": None,
+    "device": None,
+    "strategy": None,
+    "precision": None,
+    "parameters": None,
+    "parameters_trained": None,
+    "metric": {"name": None, "mode": None, "value": None, "best": None, "best_step": None},
+    "loss": None,
+    "attempts": 1,
+    "lost_steps": 0,
+    "train_seconds": None,
+    "wall_seconds": None,
+    "first_step_seconds": None,
+    "time_to_target_seconds": None,
+    "samples_per_second": None,
+    "step_milliseconds": {"median": None, "p95": None},
+    "time_share": {},
+    "peak_memory_bytes": {"device": None, "host": None},
+    "communication_bytes": None,
+    "one_off_seconds": {"import": None, "prepare": None, "compile": None, "checkpoint_load": None},
+    "model_bytes": None,
+    "advice": [],
+}
+
+
+def step_milliseconds(seconds: list[float]) -> dict[str, float | None]:
+    """Median and 95th percentile of step times; the first steps, which warm up, are left out when there are enough."""
+    steady = seconds[len(seconds) // 10 :] if len(seconds) >= 10 else seconds
+    if not steady:
+        return {"median": None, "p95": None}
+    ordered = sorted(steady)
+    p95 = ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
+    return {"median": round(statistics.median(ordered) * 1e3, 4), "p95": round(p95 * 1e3, 4)}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """All or nothing."""
+    partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def failed(
+    folder: Path, settings: dict[str, Any], error: dict[str, Any], exit_code: int, status: str
+) -> dict[str, Any]:
+    """The summary of a run that could not write its own: what its last records tell, and what ended it."""
+    records = _records(folder / "metrics.jsonl")
+    train = [r for r in records if r.get("kind") == "train"]
+    last = train[-1] if train else {}
+    return {
+        **EMPTY,
+        "status": status,
+        "exit_code": exit_code,
+        "error": error,
+        "steps": last.get("step", 0),
+        "epochs": last.get("epoch"),
+        "samples": last.get("samples", 0),
+        "global_batch": settings["train"]["global_batch"],
+        "world_size": settings["launch"]["processes"],
+        "device": settings["hardware"]["option"],
+        "strategy": settings["strategy"]["option"],
+        "precision": settings["precision"]["option"],
+        "loss": last.get("loss"),
+        "train_seconds": last.get("seconds"),
+        "samples_per_second": last.get("samples_per_second"),
+        "attempts": attempts(folder),
+    }
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    found = []
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+def attempts(folder: Path) -> int:
+    """How often this run has been started."""
+    return len(_records(folder / "attempts" / "log.jsonl")) or 1
+
+
+def begin_attempt(folder: Path, facts: dict[str, Any]) -> int:
+    """Note one more start of this run; returns its number."""
+    log = folder / "attempts" / "log.jsonl"
+    log.parent.mkdir(exist_ok=True)
+    number = len(_records(log)) + 1
+    with log.open("a") as file:
+        file.write(json.dumps({"attempt": number, **facts}) + "\n")
+    return number

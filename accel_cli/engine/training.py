@@ -1,0 +1,77 @@
+"""Training: the live objects of one run, as setup leaves them and the loop uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from accel_cli.config.run import Run
+from accel_cli.config.work import Work
+from accel_cli.description import DataDescription
+from accel_cli.engine.average import MovingAverage
+from accel_cli.engine.clock import Clock
+from accel_cli.world import World
+
+
+@dataclass(kw_only=True)
+class Training:
+    """``model`` is what forward is called on; ``bare`` the same weights as the user wrote them, without any wrapper."""
+
+    run: Run
+    work: Work
+    world: World
+    steps: int
+    description: DataDescription
+
+    hardware: Any
+    strategy: Any
+    communication: Any
+    precision: Any
+    scaler: Any
+    task: Any
+    data: Any
+    loader: Any
+    transfer: Any
+    stopping: Any
+    schedule: Any
+
+    model: nn.Module
+    bare: nn.Module
+    average: MovingAverage
+    optimizer: Optimizer
+    fused: bool
+    learning_rate: float
+    parameters: Sequence[nn.Parameter]
+    frozen: Sequence[nn.Module]
+
+    clock: Clock = field(default_factory=Clock)
+    after_step: tuple[Callable[[int], None], ...] = ()
+    step: int = 0
+
+    @property
+    def samples(self) -> int:
+        return self.step * self.work.global_batch
+
+    @property
+    def epoch(self) -> float | None:
+        size = self.description.train_samples
+        return None if not size else self.samples / size
+
+    def weight(self, batches: Sequence[Any]) -> Any:
+        """The weight of the global batch, known before forward: of all micro-batches, of all ranks."""
+        own = sum(self.task.weight(batch) for batch in batches)
+        if not self.task.varying_weight:
+            return own * self.world.world_size
+        total = torch.as_tensor(own, dtype=torch.float64, device="cpu").clone()
+        return float(self.world.sum(total.to(self.world.device, torch.float32)))
+
+    def train_mode(self) -> None:
+        """Training behaviour everywhere but in the frozen parts."""
+        self.model.train()
+        for module in self.frozen:
+            module.eval()

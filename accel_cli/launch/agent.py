@@ -1,0 +1,117 @@
+"""The agent: imports torch once, then forks a set of ranks for every run that it is handed.
+
+It stays clean for forking: it starts no thread, runs no tensor operation, and never touches CUDA. It dies with the front,
+and its ranks die with it.
+"""
+
+from __future__ import annotations
+
+import time
+
+_began = time.perf_counter()
+
+import json  # noqa: E402
+import logging  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402, F401
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec  # noqa: E402
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent  # noqa: E402
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs  # noqa: E402
+
+from accel_cli.config import factory, parts  # noqa: E402
+from accel_cli.config import run as run_file  # noqa: E402
+from accel_cli.errors import AccelError, ConfigError  # noqa: E402
+from accel_cli.launch.loopback import Loopback  # noqa: E402
+from accel_cli.worker import Request, die_with_parent, rank  # noqa: E402
+
+MONITOR_INTERVAL = 0.02
+"""Seconds between two looks at the ranks: how late their end may be noticed."""
+PREPARING_FAILED = 9
+
+
+def main() -> None:
+    """Read requests from standard input, a JSON object a line, until it closes; answer through the pipe in argv[1]."""
+    die_with_parent()
+    descriptor = int(sys.argv[1])
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_IGN)
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    import_seconds = round(time.perf_counter() - _began, 3)
+    for line in sys.stdin:
+        message = json.loads(line)
+        request = Request(**{**message["request"], "import_seconds": import_seconds})
+        say(descriptor, "ended", failures=run(request, message["processes"], descriptor))
+
+
+def say(descriptor: int, event: str, **values: Any) -> None:
+    os.write(descriptor, (json.dumps({"event": event, **values}) + "\n").encode())
+
+
+def run(request: Request, processes: int, descriptor: int) -> list[dict[str, Any]]:
+    """Fork the ranks of one run and wait for them. Returns how those that failed first ended."""
+    began = time.perf_counter()
+    if code := _prepare(request, descriptor):
+        return [{"rank": 0, "pid": 0, "exit_code": code}]
+    request = Request(**{**vars(request), "prepare_seconds": round(time.perf_counter() - began, 3)})
+    spec = WorkerSpec(
+        role="accel",
+        local_world_size=processes,
+        entrypoint=rank,
+        args=(request, descriptor),
+        rdzv_handler=Loopback(),
+        max_restarts=0,
+        monitor_interval=MONITOR_INTERVAL,
+    )
+    method = "spawn" if sys.platform == "darwin" else "fork"
+    agent = LocalElasticAgent(spec, logs_specs=DefaultLogsSpecs(log_dir=os.devnull), start_method=method)
+    result: RunResult = agent.run()
+    return [
+        {"rank": number, "pid": failure.pid, "exit_code": failure.exitcode}
+        for number, failure in result.failures.items()
+    ]
+
+
+def _prepare(request: Request, descriptor: int) -> int:
+    """Download or decode in a process of its own, once, before any rank: this one stays clean."""
+    run_yaml = run_file.read(request.path / "run.yaml")
+    if not run_yaml.data.needs_preparing:
+        return 0
+    child = os.fork()
+    if child == 0:
+        die_with_parent()
+        os._exit(_prepare_here(run_yaml, request, descriptor))
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _prepare_here(run_yaml: Any, request: Request, descriptor: int) -> int:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+    say(descriptor, "rank", rank=0, pid=os.getpid())
+
+    def report(what: str, done: int, total: int) -> None:
+        say(descriptor, "progress", what=what, done=done, total=total)
+
+    try:
+        factory.grant(request.plugins)
+        data = parts.implementation("data", run_yaml.data)(run_yaml.data, run_yaml.train.seed)
+        data.prepare(report)
+        return 0
+    except Exception as error:
+        problems = [vars(p) for p in error.problems] if isinstance(error, ConfigError) else None
+        code = error.exit_code if isinstance(error, AccelError) else 3
+        failure = {
+            "rank": 0, "step": None, "type": type(error).__name__, "message": str(getattr(error, "message", error)),
+            "try": getattr(error, "fix", ""), "place": None, "exit_code": code, "problems": problems, "time": 0.0,
+        }  # fmt: skip
+        (request.path / "ranks" / "0.failure.json").write_text(json.dumps(failure))
+        return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""One failure, reported once: which rank, what, where in the user's own code; the noise of its peers left out."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PEER_NOISE = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Connection refused",
+    "Socket closed",
+    "Read error",
+    "Write error",
+    "NCCL communicator was aborted",
+    "remote process exited",
+)
+"""What a rank says when another one left it alone in a collective."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    rank: int | None
+    step: int | None
+    type: str
+    message: str
+    fix: str
+    place: str | None
+    exit_code: int
+    problems: list[dict[str, str]] | None = None
+    log: Path | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """The ``error`` of summary.json."""
+        return {"rank": self.rank, "step": self.step, "type": self.type, "message": self.message, "try": self.fix}
+
+
+def find(folder: Path, ended: list[dict[str, Any]]) -> Failure:
+    """The failure that came first.
+
+    ``ended`` is what the agent saw: rank, pid and exit code (negative: a signal) of ranks that ended badly. A rank that
+    could still speak left ranks/<rank>.failure.json; one that was killed could not, and then its peers' complaints about
+    lost connections are only echoes.
+    """
+    spoken = []
+    for path in sorted((folder / "ranks").glob("*.failure.json")):
+        try:
+            spoken.append(json.loads(path.read_text()))
+        except (OSError, json.JSONDecodeError):
+            continue
+    causes = sorted((s for s in spoken if not _is_echo(s)), key=lambda s: s["time"])
+    if causes:
+        return _spoken(causes[0], folder)
+    silent = [e for e in ended if e["exit_code"] < 0 and not any(s["rank"] == e["rank"] for s in spoken)]
+    if silent:
+        return _killed(silent[0], folder)
+    if spoken:
+        return _spoken(min(spoken, key=lambda s: s["time"]), folder)
+    rank = ended[0]["rank"] if ended else None
+    code = ended[0]["exit_code"] if ended else None
+    why = f"left with exit code {code} before the run was done" if ended else "the launcher's agent ended early"
+    return Failure(rank, None, "Exit", why, "", None, 3, log=_log(folder, rank))
+
+
+def _is_echo(failure: dict[str, Any]) -> bool:
+    return failure["problems"] is None and any(noise in failure["message"] for noise in PEER_NOISE)
+
+
+def _spoken(failure: dict[str, Any], folder: Path) -> Failure:
+    lines = failure["message"].strip().splitlines() or [failure["type"]]
+    message = lines[0] if len(lines[0]) > 3 else " ".join(lines[:3])
+    return Failure(
+        failure["rank"],
+        failure["step"],
+        failure["type"],
+        message[:400],
+        failure["try"] or _try(failure["type"], failure["message"]),
+        failure["place"],
+        failure["exit_code"],
+        failure["problems"],
+        _log(folder, failure["rank"]),
+    )
+
+
+def _killed(ended: dict[str, Any], folder: Path) -> Failure:
+    name = signal.Signals(-ended["exit_code"]).name
+    why = f"was ended by {name}"
+    fix, code = "", 3
+    if name == "SIGKILL":
+        why += ", perhaps by the kernel for want of memory"
+        fix = "try a smaller train.micro_batch; then accel resume"
+    elif name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"):
+        why += ": compiled code crashed"
+    return Failure(ended["rank"], None, name, why, fix, None, code, log=_log(folder, ended["rank"]))
+
+
+def _try(kind: str, message: str) -> str:
+    """A first remedy for the commonest causes."""
+    if kind in ("OutOfMemoryError", "MemoryError"):
+        return "try a smaller train.micro_batch"
+    if "did not receive grad" in message or "Expected to have finished reduction" in message:
+        return "some parameters took no part in the loss: try strategy.find_unused_parameters=true"
+    if "mat1 and mat2 shapes" in message or "size mismatch" in message:
+        return "the model's sizes do not fit the data: see accel check --deep"
+    if kind == "ModuleNotFoundError":
+        return "install it, or name its file or folder with --plugin"
+    return ""
+
+
+def _log(folder: Path, rank: int | None) -> Path | None:
+    path = folder / "ranks" / f"{rank}.log"
+    return path if rank is not None and path.exists() and path.stat().st_size else None

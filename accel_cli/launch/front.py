@@ -1,0 +1,177 @@
+"""The front: hands a run to the agent, shows what it hears, owns the signals and the exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from accel_cli.engine import summary
+from accel_cli.errors import INTERRUPTED, NO_TIME_TO_SAVE, SAVED_RUN_AGAIN
+from accel_cli.launch import first_failure, local
+from accel_cli.launch.first_failure import Failure
+
+TICK = 0.1
+FORWARDED = {
+    signal.SIGINT: INTERRUPTED,
+    signal.SIGTERM: SAVED_RUN_AGAIN,
+    signal.SIGHUP: SAVED_RUN_AGAIN,
+    signal.SIGUSR1: SAVED_RUN_AGAIN,
+}
+
+
+class View(Protocol):
+    """What the terminal shows; ``accel_cli.launch.terminal`` has one for people and one for pipes."""
+
+    def event(self, event: str, values: dict[str, Any]) -> None: ...
+    def output(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass
+class Outcome:
+    exit_code: int
+    failure: Failure | None = None
+    results: list[dict[str, Any]] = field(default_factory=list)
+    """The ``result`` events, such as an evaluation's metrics."""
+
+
+class Front:
+    """One agent, and the runs that it is handed one after another."""
+
+    def __init__(self) -> None:
+        self.agent = local.start()
+        self.ranks: dict[int, int] = {}
+        self.signals: list[int] = []
+        self.buffer = b""
+
+    def close(self) -> None:
+        """Nothing is left behind: the agent ends, and with it its ranks."""
+        with contextlib.suppress(OSError):
+            self.agent.requests.close()
+        self.agent.kill()
+        self.agent.process.wait()
+        with contextlib.suppress(OSError):
+            os.close(self.agent.events)
+
+    def run(
+        self, folder: Path, request: dict[str, Any], processes: int, settings: dict[str, Any], view: View
+    ) -> Outcome:
+        """Run one request to its end. The outcome's exit code is the contract's, whatever happened."""
+        ranks_folder = folder / "ranks"
+        ranks_folder.mkdir(exist_ok=True)
+        for stale in ranks_folder.glob("*.failure.json"):
+            stale.unlink()
+        live = ranks_folder / "0.log"
+        position = live.stat().st_size if live.exists() else 0
+        self.ranks, self.signals = {}, []
+        outcome: Outcome | None = None
+        with self._signals():
+            with contextlib.suppress(BrokenPipeError):
+                self.agent.requests.write((json.dumps({"request": request, "processes": processes}) + "\n").encode())
+                self.agent.requests.flush()
+            results: list[dict[str, Any]] = []
+            for event, values in self._events():
+                position = _show_new(live, position, view)
+                if event == "rank":
+                    self.ranks[values["rank"]] = values["pid"]
+                    if self.signals:
+                        self._forward(self.signals[-1])
+                elif event == "ended":
+                    outcome = self._outcome(folder, values["failures"], settings, request)
+                    break
+                elif event == "result":
+                    results.append(values)
+                elif event:
+                    view.event(event, values)
+            _show_new(live, position, view)
+            if outcome is None:
+                outcome = self._outcome(folder, [], settings, request)
+            outcome.results = results
+        view.close()
+        return outcome
+
+    def _events(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Events as they come, and ("", {}) at every tick; ends with the agent."""
+        while True:
+            ready, _, _ = select.select([self.agent.events], [], [], TICK)
+            if not ready:
+                yield "", {}
+                continue
+            chunk = os.read(self.agent.events, 1 << 16)
+            if not chunk:
+                return
+            *lines, self.buffer = (self.buffer + chunk).split(b"\n")
+            for line in lines:
+                values = json.loads(line)
+                yield values.pop("event"), values
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        previous = {}
+        with contextlib.suppress(ValueError):  # a Python caller's thread: signals stay hers
+            previous = {number: signal.signal(number, self._handle) for number in FORWARDED}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """The first signal asks the ranks to save and stop; a second Ctrl-C ends everything at once."""
+        self.signals.append(number)
+        if self.signals.count(signal.SIGINT) > 1 or not self.ranks:
+            self.agent.kill()
+        else:
+            self._forward(number)
+
+    def _forward(self, number: int) -> None:
+        for pid in self.ranks.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _outcome(
+        self, folder: Path, ended: list[dict[str, Any]], settings: dict[str, Any], request: dict[str, Any]
+    ) -> Outcome:
+        path = folder / "summary.json"
+        fresh = path.exists() and path.stat().st_mtime >= request["started"]
+        if request["mode"] != "train":
+            if not ended and self.agent.process.poll() is None:
+                return Outcome(0)
+        elif fresh and (written := json.loads(path.read_text()))["status"] != "failed":
+            return Outcome(written["exit_code"])
+        if self.signals:
+            code = INTERRUPTED if signal.SIGINT in self.signals else NO_TIME_TO_SAVE
+            failure = Failure(None, None, "Signal", "ended before it could save", "", None, code)
+            status = "interrupted"
+        else:
+            failure = first_failure.find(folder, ended)
+            code, status = failure.exit_code, "diverged" if failure.exit_code == 5 else "failed"
+        if request["mode"] == "train" and failure.problems is None:
+            written = summary.failed(folder, settings, failure.summary(), code, status)
+            written["wall_seconds"] = round(time.time() - request["started"], 3)
+            summary.write_json(path, written)
+        return Outcome(code, failure)
+
+
+def _show_new(path: Path, position: int, view: View) -> int:
+    """Rank 0's own output, as it comes."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return position
+    if size <= position:
+        return position
+    with path.open("rb") as file:
+        file.seek(position)
+        text = file.read(size - position)
+    view.output(text.decode(errors="replace"))
+    return size

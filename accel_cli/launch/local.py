@@ -1,0 +1,56 @@
+"""Start ranks on this machine: the agent's process, and the torchrun line that does the same elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+STALE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""Left behind by other launchers; a rank must not believe them."""
+
+
+@dataclass
+class Agent:
+    process: subprocess.Popen[bytes]
+    requests: IO[bytes]
+    events: int
+    """The reading end of the pipe that the agent and rank 0 write to."""
+
+    def kill(self) -> None:
+        """End it and its ranks at once: they die with it."""
+        self.process.kill()
+
+
+def start() -> Agent:
+    """Start the agent at once: its import of torch, seconds long, runs while the front composes and checks."""
+    reading, writing = os.pipe()
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in STALE and not key.startswith("TORCHELASTIC") and key != "PYTHONDONTWRITEBYTECODE"
+    }
+    environment.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "accel_cli.launch.agent", str(writing)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[writing],
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(writing)
+    assert process.stdin is not None
+    return Agent(process, process.stdin, reading)
+
+
+def torchrun_line(run_yaml: Path, processes: int, plugins: list[str]) -> str:
+    """The plain command that does the same on any cluster."""
+    line = ["torchrun", "--standalone", f"--nproc-per-node={processes}", "-m", "accel_cli.worker", str(run_yaml)]
+    for plugin in plugins:
+        line += ["--plugin", plugin]
+    return shlex.join(line)

@@ -1,0 +1,301 @@
+"""One rank: read run.yaml, build, train, report.
+
+Started by accel's own agent, or by hand on any cluster:
+
+    torchrun --nproc-per-node 2 -m accel_cli.worker runs/X/run.yaml [--resume] [--plugin my_pkg]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from accel_cli.config import factory
+from accel_cli.config import run as run_file
+from accel_cli.config.parts import implementation
+from accel_cli.config.run import Run
+from accel_cli.engine import checkpoint, deep_check, setup, summary
+from accel_cli.engine.evaluate import evaluate
+from accel_cli.engine.events import Events
+from accel_cli.engine.finish import summarize
+from accel_cli.engine.folder import once_a_node
+from accel_cli.engine.loop import Progress, train
+from accel_cli.engine.metrics import Metrics, cut
+from accel_cli.engine.stop import Stop
+from accel_cli.engine.training import Training
+from accel_cli.errors import AccelError, ConfigError, DivergedError
+from accel_cli.world import World, leave, ranks_from_environment
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that the front tells a rank; everything else is in run.yaml."""
+
+    folder: str
+    mode: str = "train"
+    """train, evaluate or check"""
+    resume: bool = False
+    plugins: list[str] = field(default_factory=list)
+    started: float = 0.0
+    """Unix time of the command's start."""
+    import_seconds: float = 0.0
+    prepare_seconds: float = 0.0
+    split: str = "test"
+    which: str = "latest"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder)
+
+
+def main() -> None:
+    """The command line under torchrun."""
+    parser = argparse.ArgumentParser(prog="python -m accel_cli.worker", description=__doc__)
+    parser.add_argument("run", type=Path, help="path of a run.yaml, in its run folder")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--plugin", action="append", default=[], help="a module, file or folder that may be imported")
+    arguments = parser.parse_args()
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    request = Request(
+        folder=str(arguments.run.resolve().parent),
+        resume=arguments.resume or restarted,
+        plugins=arguments.plugin,
+        started=time.time(),
+    )
+    code = work(request, None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def rank(request: Request, descriptor: int) -> None:
+    """The entry of a rank that the agent has forked: output goes to its own file, events to the front."""
+    die_with_parent()
+    number = ranks_from_environment()[0]
+    log = os.open(request.path / "ranks" / f"{number}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(each, signal.SIG_DFL)
+    with contextlib.suppress(OSError):
+        os.write(descriptor, (json.dumps({"event": "rank", "rank": number, "pid": os.getpid()}) + "\n").encode())
+    code = work(request, descriptor)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code:
+        os._exit(code)
+
+
+def die_with_parent() -> None:
+    """SIGKILL for this process when the one that forked it is gone (Linux); a parent already gone counts."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent or parent == 1:
+        os._exit(143)
+
+
+def work(request: Request, descriptor: int | None) -> int:
+    """Do what was asked; returns this rank's exit code. A failure is left in ranks/<rank>.failure.json."""
+    number = ranks_from_environment()[0]
+    events = Events(descriptor, active=number == 0)
+    factory.grant(request.plugins)
+    state = _State()
+    try:
+        run = run_file.read(request.path / "run.yaml")
+        if request.mode == "check":
+            deep_check.check(run)
+            return 0
+        return _run(run, request, events, state)
+    except (Exception, KeyboardInterrupt) as error:
+        return _fail(error, request, number, state, events if descriptor is None else None)
+    finally:
+        with contextlib.suppress(Exception):
+            leave()
+
+
+class _State:
+    """What a failure report wants to know."""
+
+    training: Training | None = None
+
+
+def _run(run: Run, request: Request, events: Events, state: _State) -> int:
+    hardware, world = setup.enter(run)
+    prepared = time.perf_counter()
+    if run.data.needs_preparing:
+        data = implementation("data", run.data)(run.data, run.train.seed)
+        with once_a_node(request.path / ".prepare"):
+            data.prepare(lambda what, done, total: events.emit("progress", what=what, done=done, total=total))
+    prepare_seconds = request.prepare_seconds + time.perf_counter() - prepared
+    training, decisions = setup.build(run, hardware, world, lambda text: events.emit("say", text=text))
+    state.training = training
+    if world.is_first:
+        record_decisions(request.path, [decision.to_dict() for decision in decisions])
+        for decision in decisions:
+            events.emit("decision", key=decision.key, value=decision.value, why=decision.why)
+    if request.mode == "evaluate":
+        return _evaluate(training, request, events)
+    return _train(training, request, events, prepare_seconds)
+
+
+def _train(training: Training, request: Request, events: Events, prepare_seconds: float) -> int:
+    run, world, folder = training.run, training.world, request.path
+    progress, seconds, lost, load_seconds = Progress(), 0.0, 0, 0.0
+    checkpoints = checkpoint.Checkpoints(training, folder, folder.name)
+    if request.resume:
+        began = time.perf_counter()
+        saved, passed = checkpoint.newest(folder)
+        state = checkpoint.restore(training, saved)
+        load_seconds = time.perf_counter() - began
+        progress.load(state)
+        seconds = state["seconds"]
+        checkpoints.best = {int(step): value for step, value in state["best"].items()}
+        checkpoints.last_saved = training.step
+        for text in passed:
+            events.emit("warning", text=text)
+        if world.is_first:
+            lost = cut(folder / "metrics.jsonl", folder / "attempts", training.step, summary.attempts(folder))
+        events.emit("say", text=f"resuming after step {training.step} of {training.steps}")
+    if world.is_first:
+        summary.begin_attempt(folder, {"from_step": training.step, "world_size": world.world_size, "time": time.time()})
+    world.barrier()
+    trackers = _trackers(run, folder, world)
+    metrics = Metrics(training, folder, events, trackers)
+    stop = Stop(world, seconds=run.train.seconds)
+    stop.watch()
+    metrics.start(seconds)
+    events.emit("start", step=training.step, steps=training.steps, parameters=_count(training))
+    try:
+        status = train(training, metrics, checkpoints, stop, progress, events)
+        result = summarize(training, metrics, progress, status, stop)
+        if world.is_first:
+            result.update(
+                attempts=summary.attempts(folder),
+                lost_steps=lost,
+                wall_seconds=round(time.time() - request.started, 3),
+                first_step_seconds=metrics.first_step_seconds(request.started),
+            )
+            result["one_off_seconds"].update(
+                {
+                    "import": request.import_seconds,
+                    "prepare": round(prepare_seconds, 3),
+                    "checkpoint_load": load_seconds,
+                }
+            )
+            summary.write_json(folder / "summary.json", result)
+        world.barrier()
+    finally:
+        stop.close()
+        metrics.close()
+        training.loader.close()
+    return int(result["exit_code"])
+
+
+def _trackers(run: Run, folder: Path, world: World) -> list[Any]:
+    if not world.is_first:
+        return []
+    return [implementation("tracking", option)(option, folder) for option in run.tracking.values()]
+
+
+def _count(training: Training) -> int:
+    return sum(p.numel() for p in training.bare.parameters())
+
+
+def _evaluate(training: Training, request: Request, events: Events) -> int:
+    if request.which == "latest":
+        saved, passed = checkpoint.newest(request.path)
+    else:
+        saved, passed = checkpoint.verify((request.path / "checkpoints" / request.which).resolve()), []
+    checkpoint.restore(training, saved)
+    found = evaluate(training, request.split)
+    for text in passed:
+        events.emit("warning", text=text)
+    events.emit("result", step=saved.step, split=request.split, metrics=found)
+    return 0
+
+
+def record_decisions(folder: Path, new: list[dict[str, Any]]) -> None:
+    """Add to decisions.json; a key decided again keeps its first reason if the value is the same."""
+    path = folder / "decisions.json"
+    old = json.loads(path.read_text()) if path.exists() else []
+    known = {entry["key"] for entry in old}
+    summary.write_json(path, old + [entry for entry in new if entry["key"] not in known])
+
+
+def _fail(error: BaseException, request: Request, number: int, state: _State, events: Events | None) -> int:
+    """Write the failure where the front looks for it; its traceback goes to the rank's log."""
+    traceback.print_exc()
+    code = exit_code(error)
+    step = state.training.step if state.training is not None else None
+    place = user_place(error.__traceback__)
+    failure = {
+        "rank": number,
+        "step": step,
+        "type": type(error).__name__,
+        "message": str(getattr(error, "message", None) or error) or type(error).__name__,
+        "try": getattr(error, "fix", ""),
+        "place": place,
+        "exit_code": code,
+        "problems": [asdict(p) for p in error.problems] if isinstance(error, ConfigError) else None,
+        "time": time.monotonic(),
+    }
+    with contextlib.suppress(OSError):
+        (request.path / "ranks").mkdir(exist_ok=True)
+        summary.write_json(request.path / "ranks" / f"{number}.failure.json", failure)
+        if events is not None and number == 0 and request.mode == "train":
+            settings = run_file.read(request.path / "run.yaml").to_tree()
+            status = "diverged" if isinstance(error, DivergedError) else "failed"
+            keys = ("rank", "step", "type", "message", "try")
+            result = summary.failed(request.path, settings, {k: failure[k] for k in keys}, code, status)
+            summary.write_json(request.path / "summary.json", result)
+    return code
+
+
+def exit_code(error: BaseException) -> int:
+    """The contract's code for an exception that ended a rank."""
+    if isinstance(error, AccelError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return 7
+    if isinstance(error, OSError) and error.errno in (28, 122, 24, 12):
+        return 7
+    if isinstance(error, torch.distributed.DistError) and "timed out" in str(error).lower():
+        return 6
+    if "Timed out waiting" in str(error) or "Watchdog caught collective operation timeout" in str(error):
+        return 6
+    return 3
+
+
+def user_place(trace: TracebackType | None) -> str | None:
+    """``file:line`` of the innermost frame that is neither accel's, nor a library's."""
+    libraries = (str(Path(__file__).parent), os.sep + "site-packages" + os.sep, os.path.dirname(os.__file__), "<")
+    own = [
+        f"{frame.filename}:{frame.lineno}"
+        for frame in traceback.extract_tb(trace)
+        if not any(library in frame.filename for library in libraries)
+    ]
+    return own[-1] if own else None
+
+
+if __name__ == "__main__":
+    main()
