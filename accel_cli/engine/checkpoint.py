@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 
 from accel_cli.engine.training import Training
 from accel_cli.errors import CheckpointError, ResourceError
+from accel_cli.optimizer.base import laid_out_as
 
 FORMAT_VERSION = 1
 MOST_FAILED_SAVES = 3
@@ -294,7 +295,7 @@ def load_optimizer(
             if id(parameter) not in owned:
                 continue
             if isinstance(value, torch.Tensor) and value.dim() > 0:
-                value = value.to(parameter.device, copy=True)
+                value = laid_out_as(parameter, value) if value.shape == parameter.shape else value.to(parameter.device)
             elif isinstance(value, torch.Tensor):
                 on_device = part.defaults.get("fused") or part.defaults.get("capturable")
                 value = value.to(parameter.device if on_device else "cpu", copy=True)

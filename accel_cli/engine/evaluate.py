@@ -32,8 +32,7 @@ def evaluate(training: Training, split: str) -> dict[str, float]:
             with t.precision.autocast():
                 sums = t.task.evaluate(t.bare, batch)
             for name, (value, weight) in sums.items():
-                pair = torch.stack([torch.as_tensor(x, dtype=torch.float32, device=t.world.device).double().cpu()
-                                    for x in (value, weight)])  # fmt: skip
+                pair = torch.stack([torch.as_tensor(x).cpu().double() for x in (value, weight)])
                 kept = pair if count else torch.zeros_like(pair)
                 totals[name] = totals[name] + kept if name in totals else kept
     t.train_mode()
