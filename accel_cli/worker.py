@@ -125,7 +125,7 @@ def work(request: Request, descriptor: int | None) -> int:
             return 0
         return _run(run, request, events, state)
     except (Exception, KeyboardInterrupt) as error:
-        return _fail(error, request, number, state, events if descriptor is None else None)
+        return _fail(error, request, number, state, events)
     finally:
         with contextlib.suppress(Exception):
             leave()
@@ -240,27 +240,35 @@ def record_decisions(folder: Path, new: list[dict[str, Any]]) -> None:
     summary.write_json(path, old + [entry for entry in new if entry["key"] not in known])
 
 
-def _fail(error: BaseException, request: Request, number: int, state: _State, events: Events | None) -> int:
-    """Write the failure where the front looks for it; its traceback goes to the rank's log."""
+def _fail(error: BaseException, request: Request, number: int, state: _State, events: Events) -> int:
+    """Write the failure where the front looks for it; its traceback goes to the rank's log, and no further."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if events.descriptor is not None:
+        events.emit("failing", position=os.fstat(1).st_size)
     traceback.print_exc()
     code = exit_code(error)
     step = state.training.step if state.training is not None else None
     place = user_place(error.__traceback__)
+    message = str(getattr(error, "message", None) or error) or type(error).__name__
+    if code == 6 and not isinstance(error, AccelError):
+        message = f"another rank did not answer within launch.wait: {message}"
     failure = {
         "rank": number,
         "step": step,
         "type": type(error).__name__,
-        "message": str(getattr(error, "message", None) or error) or type(error).__name__,
+        "message": message,
         "try": getattr(error, "fix", ""),
         "place": place,
         "exit_code": code,
         "problems": [asdict(p) for p in error.problems] if isinstance(error, ConfigError) else None,
         "time": time.monotonic(),
+        "traceback": "".join(traceback.format_exception(error)),
     }
     with contextlib.suppress(OSError):
         (request.path / "ranks").mkdir(exist_ok=True)
         summary.write_json(request.path / "ranks" / f"{number}.failure.json", failure)
-        if events is not None and number == 0 and request.mode == "train":
+        if events.descriptor is None and number == 0 and request.mode == "train":
             settings = run_file.read(request.path / "run.yaml").to_tree()
             status = "diverged" if isinstance(error, DivergedError) else "failed"
             keys = ("rank", "step", "type", "message", "try")

@@ -137,11 +137,21 @@ def parser() -> Parser:
     return top
 
 
+def _parse(words: list[str]) -> argparse.Namespace:
+    """Flags and overrides in any order, which argparse allows for a verb's own parser only."""
+    top = parser()
+    verbs = next(action.choices for action in top._actions if isinstance(action, argparse._SubParsersAction))
+    own = verbs.get(words[0]) if words else None
+    if own is None or words[0] == "completion":
+        return top.parse_args(words)
+    return own.parse_intermixed_args(words[1:], argparse.Namespace(verb=words[0]))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code of the contract."""
     words = sys.argv[1:] if argv is None else argv
     try:
-        arguments = parser().parse_args(words)
+        arguments = _parse(words)
         if arguments.verb is None:
             parser().print_help()
             return 0

@@ -38,7 +38,7 @@ def resume(folder: Path, arguments: argparse.Namespace, front: Front | None) -> 
     assert front is not None
     with in_use(folder):
         outcome = launch(front, folder, planned, resume=True, json=arguments.json)
-        return finish(folder, outcome, json_output=arguments.json)
+        return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
 
 
 def run_folder(folder: Path) -> Path:

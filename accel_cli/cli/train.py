@@ -69,7 +69,8 @@ def _train(arguments: argparse.Namespace, words: Sequence[str], front: Front | N
         return work(Request(folder=str(folder), plugins=planned.plugins, started=STARTED), None)
     assert front is not None
     with in_use(folder):
-        return finish(folder, launch(front, folder, planned, json=arguments.json), json_output=arguments.json)
+        outcome = launch(front, folder, planned, json=arguments.json)
+        return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
 
 
 def _run_yaml(path: Path) -> Path:
@@ -112,7 +113,7 @@ def launch(front: Front, folder: Path, planned: Any, *, resume: bool = False, js
     return front.run(folder, request, planned.run.launch.processes, planned.run.to_tree(), view(json))
 
 
-def finish(folder: Path, outcome: Outcome, *, json_output: bool) -> int:
+def finish(folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool = False) -> int:
     """Add the advice to the summary, show the end of the run, and return its exit code."""
     import yaml
 
@@ -123,7 +124,7 @@ def finish(folder: Path, outcome: Outcome, *, json_output: bool) -> int:
 
     failure = outcome.failure
     if failure is not None:
-        show_failure(folder, outcome)
+        show_failure(folder, outcome, traceback)
     path = folder / "summary.json"
     if not path.exists():
         if json_output:
@@ -150,18 +151,21 @@ def shorter(folder: Path) -> str:
     return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)
 
 
-def show_failure(folder: Path, outcome: Outcome) -> None:
-    """At most a dozen lines: what happened, where, what to try, where the rest is."""
+def show_failure(folder: Path, outcome: Outcome, traceback: bool = False) -> None:
+    """At most a dozen lines: what happened, where, what to try, where the rest is; the rank's traceback if asked for."""
     from accel_cli.errors import format_problems
 
     failure = outcome.failure
     assert failure is not None
+    if traceback and failure.traceback:
+        print(failure.traceback, file=sys.stderr)
     if failure.problems:
         print(f"accel: {format_problems(Problem(**p) for p in failure.problems)}", file=sys.stderr)
         return
     who = "accel" if failure.rank is None else f"accel: rank {failure.rank}"
     when = f" at step {failure.step}" if failure.step is not None else ""
-    print(f"{who}{when}: {failure.type}: {failure.message}", file=sys.stderr)
+    what = f": {failure.type}: {failure.message}" if failure.spoke else f" {failure.message}"
+    print(f"{who}{when}{what}", file=sys.stderr)
     if failure.place:
         print(f"  at      {failure.place}", file=sys.stderr)
     if failure.fix:

@@ -40,7 +40,8 @@ def main() -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(each, signal.SIG_IGN)
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for noisy in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     import_seconds = round(time.perf_counter() - _began, 3)
     for line in sys.stdin:
         message = json.loads(line)
@@ -70,10 +71,19 @@ def run(request: Request, processes: int, descriptor: int) -> list[dict[str, Any
     method = "spawn" if sys.platform == "darwin" else "fork"
     agent = LocalElasticAgent(spec, logs_specs=DefaultLogsSpecs(log_dir=os.devnull), start_method=method)
     result: RunResult = agent.run()
-    return [
-        {"rank": number, "pid": failure.pid, "exit_code": failure.exitcode}
-        for number, failure in result.failures.items()
-    ]
+    return _ended(agent, result)
+
+
+def _ended(agent: LocalElasticAgent, result: RunResult) -> list[dict[str, Any]]:
+    """The ranks that ended by themselves while a run failed: first the one that was noticed, then those that just left."""
+    if not result.is_failed():
+        return []
+    found = [{"rank": n, "pid": f.pid, "exit_code": f.exitcode} for n, f in result.failures.items()]
+    context = getattr(agent._pcontext, "_pc", None)
+    for number, process in enumerate(context.processes if context is not None else ()):
+        if process.exitcode not in (None, -signal.SIGTERM, -signal.SIGKILL) and number not in result.failures:
+            found.append({"rank": number, "pid": process.pid, "exit_code": process.exitcode})
+    return found
 
 
 def _prepare(request: Request, descriptor: int) -> int:

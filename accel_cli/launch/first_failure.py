@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ PEER_NOISE = (
 """What a rank says when another one left it alone in a collective."""
 
 
+_PREFIX = re.compile(r"^\[/[^\]]*\] ")
+"""The place in torch's own C++ sources, on the machine that built it."""
+
+
 @dataclass(frozen=True)
 class Failure:
     rank: int | None
@@ -33,6 +38,12 @@ class Failure:
     exit_code: int
     problems: list[dict[str, str]] | None = None
     log: Path | None = None
+    traceback: str = ""
+
+    @property
+    def spoke(self) -> bool:
+        """Whether ``type`` names an exception; else the message is what became of the process."""
+        return self.type not in ("Exit", "Signal") and not self.type.startswith("SIG")
 
     def summary(self) -> dict[str, Any]:
         """The ``error`` of summary.json."""
@@ -42,8 +53,8 @@ class Failure:
 def find(folder: Path, ended: list[dict[str, Any]]) -> Failure:
     """The failure that came first.
 
-    ``ended`` is what the agent saw: rank, pid and exit code (negative: a signal) of ranks that ended badly. A rank that
-    could still speak left ranks/<rank>.failure.json; one that was killed could not, and then its peers' complaints about
+    ``ended`` is what the agent saw: rank, pid and exit code (negative: a signal) of ranks that ended before the run was
+    done. A rank that could still speak left ranks/<rank>.failure.json; one that was killed could not, and then its peers' complaints about
     lost connections are only echoes.
     """
     spoken = []
@@ -55,15 +66,12 @@ def find(folder: Path, ended: list[dict[str, Any]]) -> Failure:
     causes = sorted((s for s in spoken if not _is_echo(s)), key=lambda s: s["time"])
     if causes:
         return _spoken(causes[0], folder)
-    silent = [e for e in ended if e["exit_code"] < 0 and not any(s["rank"] == e["rank"] for s in spoken)]
+    silent = [e for e in ended if not any(s["rank"] == e["rank"] for s in spoken)]
     if silent:
-        return _killed(silent[0], folder)
+        return _silent(silent[0], folder)
     if spoken:
         return _spoken(min(spoken, key=lambda s: s["time"]), folder)
-    rank = ended[0]["rank"] if ended else None
-    code = ended[0]["exit_code"] if ended else None
-    why = f"left with exit code {code} before the run was done" if ended else "the launcher's agent ended early"
-    return Failure(rank, None, "Exit", why, "", None, 3, log=_log(folder, rank))
+    return Failure(None, None, "Exit", "the launcher's own agent ended early", "", None, 3)
 
 
 def _is_echo(failure: dict[str, Any]) -> bool:
@@ -71,7 +79,7 @@ def _is_echo(failure: dict[str, Any]) -> bool:
 
 
 def _spoken(failure: dict[str, Any], folder: Path) -> Failure:
-    lines = failure["message"].strip().splitlines() or [failure["type"]]
+    lines = _PREFIX.sub("", failure["message"]).strip().splitlines() or [failure["type"]]
     message = lines[0] if len(lines[0]) > 3 else " ".join(lines[:3])
     return Failure(
         failure["rank"],
@@ -83,10 +91,15 @@ def _spoken(failure: dict[str, Any], folder: Path) -> Failure:
         failure["exit_code"],
         failure["problems"],
         _log(folder, failure["rank"]),
+        failure.get("traceback", ""),
     )
 
 
-def _killed(ended: dict[str, Any], folder: Path) -> Failure:
+def _silent(ended: dict[str, Any], folder: Path) -> Failure:
+    """A rank that ended without a word."""
+    if ended["exit_code"] >= 0:
+        why = f"left with exit code {ended['exit_code']} before the run was done"
+        return Failure(ended["rank"], None, "Exit", why, "", None, 3, log=_log(folder, ended["rank"]))
     name = signal.Signals(-ended["exit_code"]).name
     why = f"was ended by {name}"
     fix, code = "", 3

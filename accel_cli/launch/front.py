@@ -79,8 +79,14 @@ class Front:
                 self.agent.requests.write((json.dumps({"request": request, "processes": processes}) + "\n").encode())
                 self.agent.requests.flush()
             results: list[dict[str, Any]] = []
+            failing = False
             for event, values in self._events():
-                position = _show_new(live, position, view)
+                if event == "failing":
+                    position, failing = _show_new(live, position, view, values["position"]), True
+                elif not failing:
+                    position = _show_new(live, position, view)
+                if event == "failing":
+                    continue
                 if event == "rank":
                     self.ranks[values["rank"]] = values["pid"]
                     if self.signals:
@@ -92,7 +98,8 @@ class Front:
                     results.append(values)
                 elif event:
                     view.event(event, values)
-            _show_new(live, position, view)
+            if not failing:
+                _show_new(live, position, view)
             if outcome is None:
                 outcome = self._outcome(folder, [], settings, request)
             outcome.results = results
@@ -150,7 +157,7 @@ class Front:
             return Outcome(written["exit_code"])
         if self.signals:
             code = INTERRUPTED if signal.SIGINT in self.signals else NO_TIME_TO_SAVE
-            failure = Failure(None, None, "Signal", "ended before it could save", "", None, code)
+            failure = Failure(None, None, "Signal", "the run was ended before it could save", "", None, code)
             status = "interrupted"
         else:
             failure = first_failure.find(folder, ended)
@@ -162,10 +169,10 @@ class Front:
         return Outcome(code, failure)
 
 
-def _show_new(path: Path, position: int, view: View) -> int:
-    """Rank 0's own output, as it comes."""
+def _show_new(path: Path, position: int, view: View, end: int | None = None) -> int:
+    """Rank 0's own output, as it comes; up to ``end``, behind which a traceback may follow."""
     try:
-        size = path.stat().st_size
+        size = path.stat().st_size if end is None else end
     except OSError:
         return position
     if size <= position:
