@@ -24,7 +24,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs  # noqa: 
 
 from accel_cli.config import factory, parts  # noqa: E402
 from accel_cli.config import run as run_file  # noqa: E402
-from accel_cli.errors import AccelError, ConfigError  # noqa: E402
+from accel_cli.errors import NO_TIME_TO_SAVE, AccelError, ConfigError  # noqa: E402
 from accel_cli.launch.loopback import Loopback  # noqa: E402
 from accel_cli.worker import Request, die_with_parent, rank  # noqa: E402
 
@@ -81,7 +81,7 @@ def _ended(agent: LocalElasticAgent, result: RunResult) -> list[dict[str, Any]]:
     found = [{"rank": n, "pid": f.pid, "exit_code": f.exitcode} for n, f in result.failures.items()]
     context = getattr(agent._pcontext, "_pc", None)
     for number, process in enumerate(context.processes if context is not None else ()):
-        if process.exitcode not in (None, -signal.SIGTERM, -signal.SIGKILL) and number not in result.failures:
+        if process.exitcode not in (None, -signal.SIGTERM, NO_TIME_TO_SAVE) and number not in result.failures:
             found.append({"rank": number, "pid": process.pid, "exit_code": process.exitcode})
     return found
 

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -176,7 +177,7 @@ def test_the_printed_torchrun_line_does_the_same(folder: Path) -> None:
     line = ended.stdout.strip()
     assert line.startswith("torchrun ")
     assert not (run_folder(folder) / "metrics.jsonl").exists()
-    line = line.replace("torchrun", "python -m torch.distributed.run", 1)
+    line = line.replace("torchrun", f"{sys.executable} -m torch.distributed.run", 1)
     done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     found = summary(run_folder(folder))
