@@ -1,0 +1,98 @@
+"""Which options this machine can use, and why not the others: packages by import name, devices by the rule table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from accel_cli.config import run as run_file
+from accel_cli.config import tree
+from accel_cli.config.compose import compose
+from accel_cli.config.decide import decide
+from accel_cli.config.machine import GPU, Machine, detect, has_package
+from accel_cli.config.names import Names
+from accel_cli.config.parts import SEVERAL, table
+from accel_cli.config.rules import RULES, Facts, Rule
+from accel_cli.config.run import Run
+
+FLAGS = frozenset({"avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"})
+EVERYTHING = Machine(64, 1 << 40, (GPU("a GPU", 80 << 30, (9, 0)),) * 8, mps=True, cpu_flags=FLAGS)
+"""A machine that lacks nothing: what is refused even there is not this machine's fault."""
+
+
+@dataclass(frozen=True)
+class Availability:
+    """``why`` says what is missing, or, for an option that can be used, what speaks against it here."""
+
+    usable: bool
+    why: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Puts options, one at a time, into the default run and asks the rules about it, here and on ``EVERYTHING``."""
+
+    names: Names
+    default: Run
+    """The default run, with its autos undecided."""
+    defaults: dict[str, list[str]]
+    machine: Machine
+
+    @classmethod
+    def of(cls, config_dirs: Sequence[Path] = (), machine: Machine | None = None) -> Judge:
+        composed = compose([], config_dirs)
+        run = run_file.from_tree(composed.tree, composed.names)
+        return cls(composed.names, run, composed.choices, machine or detect())
+
+    def is_default(self, group: str, option: str) -> bool:
+        return option in self.defaults.get(group, ())
+
+    def availability(self, group: str, option: str) -> Availability:
+        """Whether ``group=option`` can be used on this machine."""
+        entry = table(group).get(option)
+        if entry is None:
+            return Availability(False, f"{group} has no schema for it", "name it after one of accel's own options")
+        for package in entry.requires:
+            if not has_package(package):
+                why = f"needs the package {package}, which is not installed"
+                return Availability(False, why, f"pip install 'accel-cli[{package}]'")
+        run = self._having(group, option)
+        for level in ("refuse", "warn"):
+            if texts := self._against(run, level, f"{group}={option}"):
+                return Availability(level == "warn", *texts)
+        return Availability(True)
+
+    def _having(self, group: str, option: str) -> Run:
+        """The default run with this option at its own defaults; keys that are the user's to name stay empty."""
+        node = tree.read_yaml(self.names.options[group][option])
+        chosen: Any = table(group)[option].schema.model_construct(**{**node, "option": option})
+        if group in SEVERAL:
+            chosen = {} if SEVERAL[group] in node else {option: chosen}
+        return replace(self.default, **{group: chosen})
+
+    def _against(self, run: Run, level: str, text: str) -> tuple[str, str] | None:
+        """Why and fix of the first rule that this machine breaks with ``run``, and one with everything would not."""
+        elsewhere = {rule.id for rule, _ in _broken(run, EVERYTHING, level)}
+        for rule, facts in _broken(run, self.machine, level):
+            is_its_own = rule.id not in self._broken_anyway or said(rule.where, facts) == text
+            if rule.id not in elsewhere and is_its_own:
+                return said(rule.why, facts), said(rule.fix, facts)
+        return None
+
+    @cached_property
+    def _broken_anyway(self) -> set[str]:
+        return {rule.id for level in ("refuse", "warn") for rule, _ in _broken(self.default, self.machine, level)}
+
+
+def _broken(run: Run, machine: Machine, level: str) -> list[tuple[Rule, Facts]]:
+    facts = Facts(decide(run, machine)[0], machine)
+    return [(rule, facts) for rule in RULES if rule.level == level and rule.when(facts)]
+
+
+def said(text: Any, facts: Facts) -> str:
+    """A rule's text, which may be a function of the facts."""
+    return text if isinstance(text, str) else text(facts)
