@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def _point(
         say(planned)
     folder = open_folder(planned, folder, words)
     with in_use(folder):
-        outcome = launch(front, folder, planned, json=arguments.json)
+        outcome = launch(front, folder, planned, started=time.time(), json=arguments.json)
         code = finish(folder, outcome, json_output=False) if not arguments.json else outcome.exit_code
     found: dict[str, Any] = {"status": "failed", "exit_code": code, "run": shorter(folder)}
     path = folder / "summary.json"

@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,13 +101,22 @@ def open_folder(planned: Any, run_dir: Path | None, words: Sequence[str], parent
     return folder
 
 
-def launch(front: Front, folder: Path, planned: Any, *, resume: bool = False, json: bool = False) -> Outcome:
+def launch(
+    front: Front,
+    folder: Path,
+    planned: Any,
+    *,
+    started: float | None = None,
+    resume: bool = False,
+    json: bool = False,
+) -> Outcome:
+    """Train in ranks of the front's agent; ``started`` is the Unix time that wall_seconds counts from."""
     request = {
         "folder": str(folder),
         "mode": "train",
         "resume": resume,
         "plugins": planned.plugins,
-        "started": STARTED if not resume else time.time(),
+        "started": started or STARTED,
     }
     return front.run(folder, request, planned.run.launch.processes, planned.run.to_tree(), view(json))
 
