@@ -25,6 +25,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         "torch",
+        "torch._dynamo",  # the first optimizer of a process imports it: seconds
         "pytest",
         "accel_cli.worker",
         "accel_cli.data.digits",

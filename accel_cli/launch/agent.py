@@ -18,6 +18,7 @@ import sys  # noqa: E402
 from typing import Any  # noqa: E402
 
 import torch  # noqa: E402, F401
+import torch._dynamo  # noqa: E402, F401 - a process's first optimizer imports it: 2 s, here once for all ranks
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec  # noqa: E402
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent  # noqa: E402
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs  # noqa: E402
