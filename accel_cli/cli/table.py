@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 
 CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
-UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def coloured() -> bool:
@@ -34,12 +33,3 @@ def columns(rows: Sequence[Sequence[str]], styles: Sequence[Sequence[str]] | Non
             cells = [paint(cell, style) for cell, style in zip(cells, styles[number], strict=False)]
         lines.append(indent + "  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def size(count: float) -> str:
-    """Bytes as people read them: 0 B, 812 kB, 1.5 GB (powers of 1000)."""
-    for unit in UNITS:
-        if count < 999.5 or unit == UNITS[-1]:
-            return f"{count:.0f} {unit}" if count >= 9.95 or unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError

@@ -1,0 +1,151 @@
+"""What doctor concludes from facts and rates: each finding with its evidence and what to type."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accel_cli.analysis.wording import size, times
+from accel_cli.config.machine import Machine
+
+CLEAR = 1.25
+"""A rate that differs by less than this factor says nothing on a machine with other users."""
+LITTLE_DISK = 2 << 30
+LITTLE_SHARED_MEMORY = 256 << 20
+
+
+class Finding(NamedTuple):
+    """``fix`` is an override, or a command for the shell; empty where all is well."""
+
+    finding: str
+    evidence: str
+    fix: str = ""
+
+
+def findings(
+    machine: Machine, measured: Mapping[str, Any], places: Sequence[Mapping[str, Any]], environment: Mapping[str, str]
+) -> list[Finding]:
+    """What pays here first, then what is wrong."""
+    return [
+        *precisions(machine, measured),
+        *gpus(machine, measured),
+        *disks(places),
+        *bytecode(environment),
+        *threads(machine, environment),
+    ]
+
+
+def precisions(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Finding]:
+    """bf16 and fp16 against fp32, on the device that hardware=auto takes."""
+    rates = measured.get("rates", {})
+    device = "cuda:0" if "cuda:0" in rates else "cpu"
+    found = rates.get(device, {}).get("flops_per_second", {})
+    base = found.get("fp32")
+    name = machine.gpus[0].name if device != "cpu" and machine.gpus else "this CPU" if device == "cpu" else device
+    for precision in ("bf16", "fp16") if base else ():
+        rate = found.get(precision)
+        if rate is None:
+            continue
+        evidence = f"matrix products: {flops(rate)} against fp32's {flops(base)}"
+        if rate > CLEAR * base:
+            again = " (fp32 range, no loss scaling)" if precision == "bf16" else ""
+            yield Finding(
+                f"{precision} on {name} can be {times(rate / base)} as fast{again}", evidence, f"precision={precision}"
+            )
+        elif rate * CLEAR < base:
+            yield Finding(f"{precision} on {name} is slower, {times(base / rate)} the time", evidence, "precision=fp32")
+        else:
+            yield Finding(f"{precision} on {name}: no clear difference", evidence, "precision=fp32")
+
+
+def gpus(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Finding]:
+    versions = measured.get("versions", {})
+    if machine.gpus and versions and not versions.get("cuda_usable"):
+        built = f"built for CUDA {versions['cuda']}" if versions.get("cuda") else "built without CUDA"
+        yield Finding(
+            f"torch {versions['torch']} cannot use the {machine.gpus[0].name}",
+            f"it is {built}, and torch.cuda.is_available() is False",
+            "install the torch that fits the driver: https://pytorch.org/get-started/locally",
+        )
+    elif len(machine.gpus) > 1:
+        yield Finding(f"{len(machine.gpus)} GPUs can share the work", "strategy=single uses one", "strategy=ddp")
+
+
+def disks(places: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    for place in places:
+        what, path, free = place["what"], place["path"], place["free_bytes"]
+        if not place["writable"]:
+            fix = "data.cache=FOLDER" if what == "cache" else "--run-dir FOLDER" if what == "here" else ""
+            yield Finding(f"{path} cannot be written", f"it is the place of: {place['holds']}", fix)
+        elif what == "shared memory" and free < LITTLE_SHARED_MEMORY:
+            yield Finding(
+                "little shared memory: worker processes of the loader can run out of it",
+                f"{size(free)} free in {path}",
+                "loader=memory, or docker run --shm-size=1g",
+            )
+        elif what != "shared memory" and free < LITTLE_DISK:
+            yield Finding(f"little room for: {place['holds']}", f"{size(free)} free in {path}", "accel runs clean")
+
+
+def bytecode(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Python that may not keep its bytecode compiles every imported file again at each start."""
+    if not environment.get("PYTHONDONTWRITEBYTECODE"):
+        return
+    spec = importlib.util.find_spec("torch")
+    kept = spec is not None and spec.origin and Path(importlib.util.cache_from_source(spec.origin)).exists()
+    evidence = (
+        "torch's is there already; that of other packages and of your own files may not be"
+        if kept
+        else "torch's is not there: importing it takes about 4x as long"
+    )
+    yield Finding(
+        "PYTHONDONTWRITEBYTECODE is set: bytecode is never kept, so imports are slow at every start",
+        evidence,
+        "unset PYTHONDONTWRITEBYTECODE",
+    )
+
+
+def threads(machine: Machine, environment: Mapping[str, str]) -> Iterator[Finding]:
+    value = environment.get("OMP_NUM_THREADS")
+    if value is None or value == str(machine.cores):
+        return
+    fix = "unset OMP_NUM_THREADS; hardware.threads=N sets torch's"
+    if not value.isdigit() or value == "0":
+        yield Finding(f"OMP_NUM_THREADS={value[:20]} is no number of threads", "libraries then guess", fix)
+        return
+    fewer = int(value) < machine.cores
+    effect = "leaves cores idle" if fewer else "makes threads take turns"
+    yield Finding(
+        f"OMP_NUM_THREADS={value} {effect} in numpy and in scripts beside accel",
+        f"{machine.cores} cores; accel itself sets torch's threads by hardware.threads",
+        fix,
+    )
+
+
+def flops(rate: float) -> str:
+    """Operations per second as people read them."""
+    return f"{rate / 1e12:.3g} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:.3g} GFLOP/s"
+
+
+def places(cache: Path) -> list[dict[str, Any]]:
+    """Free room where accel writes: the working directory, the cache folder, shared memory."""
+    rows = [("here", Path.cwd(), "runs and checkpoints"), ("cache", cache, "downloads and decoded data")]
+    if Path("/dev/shm").is_dir():
+        rows.append(("shared memory", Path("/dev/shm"), "batches of the loader's workers"))
+    found = []
+    for what, path, holds in rows:
+        there = next(parent for parent in (path, *path.parents) if parent.exists())
+        disk = os.statvfs(there)
+        found.append(
+            {
+                "what": what,
+                "path": str(path),
+                "holds": holds,
+                "free_bytes": disk.f_bavail * disk.f_frsize,
+                "writable": os.access(there, os.W_OK),
+            }
+        )
+    return found
