@@ -165,6 +165,11 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except RecursionError:
         return _say(ConfigError(Problem("command", "nested too deep", "write it out plainly")), words)
+    except Exception as error:
+        if "--traceback" in words:
+            raise
+        why = f"accel itself failed: {type(error).__name__}: {error}"
+        return _say(AccelError(why, "a fault of ours: please report it, with what --traceback shows"), words)
 
 
 def _dispatch(arguments: argparse.Namespace, words: list[str]) -> int:

@@ -74,6 +74,7 @@ class Front:
         position = live.stat().st_size if live.exists() else 0
         self.ranks, self.signals = {}, []
         outcome: Outcome | None = None
+        view.event("starting", {})
         with self._signals():
             with contextlib.suppress(BrokenPipeError):
                 self.agent.requests.write((json.dumps({"request": request, "processes": processes}) + "\n").encode())

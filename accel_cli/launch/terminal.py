@@ -70,9 +70,12 @@ class Live:
         self.progress: Progress | None = None
         self.task: Any = None
         self.what = ""
+        self.status = self.console.status("starting")
 
     def event(self, event: str, values: dict[str, Any]) -> None:
-        if event == "start":
+        if event == "starting":
+            self.status.start()
+        elif event == "start":
             self._begin("training", values["steps"], values["step"])
         elif event == "progress":
             if values["what"] != self.what:
@@ -92,6 +95,7 @@ class Live:
         self._print(text.rstrip("\n"))
 
     def close(self) -> None:
+        self.status.stop()
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
