@@ -108,34 +108,47 @@ def run_ranks(fn: Callable[..., Any], world_size: int, *args: Any, seconds: floa
     return Ranks(fn, world_size, *args).results(seconds)
 
 
-def compose(overrides: Sequence[str], world_size: int) -> Run:
+def compose(overrides: Sequence[str], world_size: int, plugins: Sequence[str] = ()) -> Run:
     """A checked run for ``world_size`` ranks: on the CPU, one thread each, unless the overrides say otherwise."""
     words = list(overrides)
     defaults = {"hardware": "cpu", "hardware.threads": 1}
     if world_size > 1:
         defaults |= {"strategy": "ddp", "launch.processes": world_size}
     given = {word.lstrip("+").partition("=")[0] for word in words}
-    return plan([f"{key}={value}" for key, value in defaults.items() if key not in given] + words).run
+    return plan([f"{key}={value}" for key, value in defaults.items() if key not in given] + words, plugins=plugins).run
 
 
-def write_run(overrides: Sequence[str], folder: Path, world_size: int) -> Path:
+def write_run(overrides: Sequence[str], folder: Path, world_size: int, plugins: Sequence[str] = ()) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    run_file.write(compose(overrides, world_size), folder / "run.yaml")
+    run_file.write(compose(overrides, world_size, plugins), folder / "run.yaml")
     return folder
 
 
 def train_ranks(
-    overrides: Sequence[str], folder: Path, world_size: int = 1, *, resume: bool = False, expect: int = 0
+    overrides: Sequence[str],
+    folder: Path,
+    world_size: int = 1,
+    *,
+    resume: bool = False,
+    expect: int = 0,
+    plugins: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train as accel's workers do; ``resume`` goes on with the run in ``folder``. Returns summary.json.
 
-    Fails where any rank's exit code is not ``expect``.
+    ``plugins`` are modules on the path whose factories the run may use, such as the test's own. Fails where any
+    rank's exit code is not ``expect``.
     """
     if not resume:
-        write_run(overrides, folder, world_size)
-    run_ranks(train_here, world_size, str(folder), resume, expect)
+        write_run(overrides, folder, world_size, plugins)
+    run_ranks(train_here, world_size, str(folder), resume, expect, plugins)
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl of one kind, ``train`` or ``evaluation``."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in found if record["kind"] == kind]
 
 
 def train_here(folder: str, resume: bool = False, expect: int | None = None, plugins: Sequence[str] = ()) -> int:
