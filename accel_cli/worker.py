@@ -34,6 +34,7 @@ from accel_cli.engine.finish import summarize
 from accel_cli.engine.folder import once_a_node
 from accel_cli.engine.loop import Progress, train
 from accel_cli.engine.metrics import Metrics, cut
+from accel_cli.engine.profile import Profile
 from accel_cli.engine.stop import Stop
 from accel_cli.engine.training import Training
 from accel_cli.errors import AccelError, ConfigError, DivergedError
@@ -181,6 +182,9 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
     metrics = Metrics(training, folder, events, trackers)
     stop = Stop(world, seconds=run.train.seconds)
     stop.watch()
+    profile = Profile(folder) if run.profile.enabled and world.is_first else None
+    if profile is not None:
+        training.after_step = (*training.after_step, profile.after_step)
     metrics.start(seconds)
     events.emit("start", step=training.step, steps=training.steps, parameters=_count(training))
     try:
@@ -204,6 +208,8 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
         world.barrier()
     finally:
         stop.close()
+        if profile is not None:
+            profile.close()
         metrics.close()
         training.loader.close()
     return int(result["exit_code"])
