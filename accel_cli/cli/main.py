@@ -55,9 +55,9 @@ def parser() -> Parser:
     top = Parser(
         prog="accel",
         description="Train PyTorch models faster: every known way is one word on the command line.",
-        epilog="accel VERB --help tells more. Exit codes: 0 done, 2 bad command or configuration, 3 training code failed, "
-        "4 no usable checkpoint, 5 diverged, 6 hang, 7 out of a resource, 8 refused for security, 75 saved: run me again, "
-        "130 Ctrl-C.",
+        epilog="accel VERB --help tells more. Exit codes: 0 done, 2 bad command or configuration, "
+        "3 training code failed, 4 no usable checkpoint, 5 diverged, 6 hang, 7 out of a resource, "
+        "8 refused for security, 75 saved: run me again, 130 Ctrl-C.",
     )
     top.add_argument("--version", action="version", version=f"accel {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
@@ -132,8 +132,7 @@ def parser() -> Parser:
     runs.add_argument("--yes", action="store_true", help="clean: delete; without it, only say what would go")
 
     completion = verb("completion", "print the shell's completion script", common)
-    completion.add_argument("shell", choices=["bash", "zsh", "fish", "words"], help="source <(accel completion bash)")
-    completion.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"], help="source <(accel completion bash)")
     return top
 
 
@@ -142,7 +141,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     top = parser()
     verbs = next(action.choices for action in top._actions if isinstance(action, argparse._SubParsersAction))
     own = verbs.get(words[0]) if words else None
-    if own is None or words[0] == "completion":
+    if own is None:
         return top.parse_args(words)
     return own.parse_intermixed_args(words[1:], argparse.Namespace(verb=words[0]))
 
@@ -150,6 +149,10 @@ def _parse(words: list[str]) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code of the contract."""
     words = sys.argv[1:] if argv is None else argv
+    if words[:2] == ["completion", "words"]:  # asked by the shell at every press of the key
+        from accel_cli.cli import completion_words
+
+        return completion_words.main(words[2:])
     try:
         arguments = _parse(words)
         if arguments.verb is None:
