@@ -34,4 +34,5 @@ class DataDescription:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataDescription:
         known = {field.name for field in fields(cls)}
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in known})
+        kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        return cls(**kept)

@@ -15,6 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 DONE, REGRESSION, SAVED_RUN_AGAIN, INTERRUPTED, NO_TIME_TO_SAVE = 0, 1, 75, 130, 143
+WIDEST = 160
+"""Characters of a line with where, why and what to type."""
+LONGEST = 240
+"""Characters of one cell: a value of a megabyte is not worth repeating."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,22 @@ class SecurityError(ConfigError):
 
 
 def format_problems(problems: Iterable[Problem]) -> str:
-    """Three columns: where, why, what to type; as wide as their longest cell up to a limit."""
-    rows = list(dict.fromkeys(problems))
-    count = f"{len(rows)} problem" + ("" if len(rows) == 1 else "s")
-    where_width = min(max(len(p.where) for p in rows), 44)
-    why_width = min(max(len(p.why) for p in rows), 72)
-    lines = [f"  {p.where:<{where_width}}   {p.why:<{why_width}}   {p.fix}".rstrip() for p in rows]
-    return "\n".join([count, *lines])
+    """Three columns: where, why, what to type; as wide as their longest cell up to a limit.
+
+    What to type goes below where a row would be longer than ``WIDEST``.
+    """
+    rows = list(dict.fromkeys(Problem(*(_clean(cell) for cell in (p.where, p.why, p.fix))) for p in problems))
+    where_width = min(max((len(p.where) for p in rows), default=0), 44)
+    why_width = min(max((len(p.why) for p in rows), default=0), 72)
+    lines = [f"{len(rows)} problem" + ("" if len(rows) == 1 else "s")]
+    for p in rows:
+        line = f"  {p.where:<{where_width}}   {p.why:<{why_width}}"
+        apart = len(line) + 3 + len(p.fix) > WIDEST
+        lines += [line.rstrip(), f"  {'':<{where_width}}   {p.fix}"] if apart else [f"{line}   {p.fix}".rstrip()]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _clean(cell: str) -> str:
+    """One printable line; a long one loses its middle."""
+    cell = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in cell)
+    return cell if len(cell) <= LONGEST else f"{cell[: LONGEST - 60]} ... {cell[-50:]}"

@@ -9,9 +9,9 @@ from pathlib import Path
 from accel_cli.config import compose, machine, rules, tree
 from accel_cli.config import run as run_file
 from accel_cli.config.compose import Composed
-from accel_cli.config.decide import Decision, decide
+from accel_cli.config.decide import FOLLOWS, Decision, decide
 from accel_cli.config.run import Run
-from accel_cli.errors import ConfigError, Problem
+from accel_cli.errors import ConfigError, Problem, SecurityError
 
 OWN_FILE = "accel.yaml"
 
@@ -37,17 +37,22 @@ def plan(
     """Compose, check and decide. Raises ConfigError (exit 2) or SecurityError (exit 8)."""
     granted = [*plugins, *own_plugins()]
     composed = compose.compose(overrides, config_dirs, base)
-    problems = list(composed.problems)
-    run = None
-    try:
-        run = run_file.from_tree(composed.tree, composed.names, composed.request.values)
-    except ConfigError as error:
-        problems += error.problems
-    if problems or run is None:
+    request = composed.request
+    checked = run_file.check_tree(composed.tree, composed.names, composed.spelling, request.spoiled)
+    problems = [*request.problems, *checked.problems]
+    spoiled = request.spoiled | checked.spoiled
+    if checked.run is None:
         raise ConfigError(problems)
-    run, decisions = decide(run, machine.detect())
-    warnings = rules.judge(rules.Facts(run, machine.detect(), granted))
-    return Plan(run, composed, decisions, warnings, granted)
+    run, decisions = decide(checked.run, machine.detect())
+    facts = rules.Facts(run, machine.detect(), granted)
+    spoiled |= {derived for key in spoiled for derived in FOLLOWS.get(key.partition(".")[0], ())}
+    forbidden = list(rules.ungranted(facts, spoiled))
+    problems += [*forbidden, *rules.refusals(facts, spoiled)]
+    if forbidden or request.forbidden:
+        raise SecurityError(problems)
+    if problems:
+        raise ConfigError(problems)
+    return Plan(run, composed, decisions, rules.warnings(facts), granted)
 
 
 def own_plugins() -> list[str]:

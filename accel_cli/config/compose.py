@@ -1,15 +1,15 @@
 """Overrides and a recipe in, one plain resolved tree out. The only importer of Hydra.
 
-Hydra's own grammar holds, with two differences that users asked for: ``strategy=ddp`` and ``+strategy=ddp`` both work for
-every group, and a key that does not exist is found by the schema, with suggestions, instead of being added.
+Hydra's own grammar holds, with two differences that users asked for: ``strategy=ddp`` and ``+strategy=ddp`` both work
+for every group, and a key that does not exist is found by the schema, with suggestions, instead of being added.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +22,23 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from accel_cli.config import tree
+from accel_cli.config.layers import Layer, final_choices, read_base, read_recipe, with_presets, without_replaced
 from accel_cli.config.names import Names
 from accel_cli.config.parts import SEVERAL
-from accel_cli.errors import ConfigError, Problem, SecurityError
+from accel_cli.config.request import Request, Word, take_apart
+from accel_cli.config.suggest import did_you_mean
+from accel_cli.errors import ConfigError, Problem
 
 LARGEST_SWEEP = 10_000
-_RESOLVER = re.compile(r"\$\{[^}]*:")
-_CODE_KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was typed, taken apart: which options, which values, which recipes."""
-
-    choices: dict[str, list[str]] = field(default_factory=dict)
-    values: dict[str, str] = field(default_factory=dict)
-    """Full key -> the override as typed."""
-    recipes: list[Path] = field(default_factory=list)
-    deleted: dict[str, str] = field(default_factory=dict)
+LONGEST_WORD = 20_000
+DEEPEST_VALUE = 30
 
 
 @dataclass(frozen=True)
@@ -56,9 +48,18 @@ class Composed:
     tree: dict[str, Any]
     choices: dict[str, list[str]]
     request: Request
+    """With the problems of names and grammar; the tree is composed without the words that have one."""
     names: Names
-    problems: list[Problem]
-    """Of names and grammar; the tree is composed without the words that have one."""
+    layers: list[Layer]
+    """Files that lie between the defaults and the command line, the lowest first."""
+
+    @property
+    def spelling(self) -> dict[str, str]:
+        """Group or full key -> the words that set it: a file and its line of it, or the override as typed."""
+        found: dict[str, str] = {}
+        for layer in self.layers:
+            found.update(layer.spelling())
+        return {**found, **self.request.spelling}
 
 
 def expand(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[list[str]]:
@@ -66,303 +67,233 @@ def expand(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[l
     names = Names(config_dirs)
     axes: list[list[str]] = []
     for text in overrides:
-        override = _parse(text)
+        override = _override(text)
         if not override.is_sweep_override():
             axes.append([text])
             continue
         key = override.get_key_element().lstrip("+")
         if override.is_discrete_sweep() or override.is_range_sweep() or override.is_choice_sweep():
             axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        elif override.is_glob_sweep() and key in names.options:
-            chosen = override.value().filter(list(names.options[key]))  # type: ignore[union-attr]
-            axes.append([f"{key}={value}" for value in chosen])
+        elif isinstance(glob := override.value(), Glob) and key in names.options:
+            axes.append([f"{key}={value}" for value in glob.filter(list(names.options[key]))])
         else:
             raise ConfigError(Problem(text, "an interval has no points", f"try {key}=0.1,0.2,0.3"))
     count = 1
     for axis in axes:
         count *= len(axis)
     if count == 0 or count > LARGEST_SWEEP:
-        raise ConfigError(Problem("sweep", f"{count:,} points", f"between 1 and {LARGEST_SWEEP:,}"))
+        raise ConfigError(Problem("sweep", f"{count:,} points", f"leave between 1 and {LARGEST_SWEEP:,}"))
     return [list(point) for point in itertools.product(*axes)]
 
 
 def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = (), base: Path | None = None) -> Composed:
     """Compose one run from the command line's words, over the defaults or over another run's ``base`` run.yaml.
 
-    Problems of the first door (names and grammar) are returned with the tree, so that the next door can add its own.
-    Raises SecurityError for words that would run code, ConfigError where nothing can be composed.
+    Problems of the first door (names and grammar) come with the tree, so that the next doors can add their own.
     """
+    names = Names([folder for folder in config_dirs if folder.is_dir()])
+    request = take_apart([_word(text) for text in overrides], names)
     for folder in config_dirs:
         if not folder.is_dir():
-            raise ConfigError(Problem(f"--config-dir {folder}", "no such folder", "check the path"))
-        for path in sorted(folder.glob("*/*.yaml")):
-            _refuse_code(tree.read_yaml(path), str(path))
-    names = Names(config_dirs)
-    request, problems = _take_apart(overrides, names)
-    recipes = []
-    for path in request.recipes:
-        content = tree.read_yaml(path)
-        _refuse_code(content, str(path))
-        wrong = _recipe_problems(content, str(path), names)
-        problems += wrong
-        recipes += [] if wrong else [content]
-    if base is not None:
-        recipes.insert(0, _as_recipe(tree.read_yaml(base)))
-    node, choices = _hydra(request, recipes, config_dirs)
-    return Composed(_attach_names(node, choices), choices, request, names, problems)
+            request.refuse(Problem(f"--config-dir {folder}", "no such folder", "check the path"), *names.tops)
+    layers = _layers(request, names, base)
+    chosen = final_choices(layers, names.defaults)
+    _refuse_unchosen(request, chosen)
+    composed = Composed({}, chosen, request, names, layers)
+    node = _resolved(_hydra(request, chosen, layers), request, names, composed.spelling)
+    return replace(composed, tree=_attach_names(node, chosen))
 
 
-def _as_recipe(node: dict[str, Any]) -> dict[str, Any]:
-    """A resolved run.yaml as choices and values."""
-    values: dict[str, Any] = {}
-    defaults: list[Any] = []
-    for key, part in node.items():
-        if key in SEVERAL and isinstance(part, dict):
-            held = part.get(SEVERAL[key]) or {}
-            defaults.append({f"override /{key}": list(held) or ["none"]})
-            values[key] = {SEVERAL[key]: {name: _without_name(option) for name, option in held.items()}}
-        elif isinstance(part, dict) and "option" in part:
-            defaults.append({f"override /{key}": part["option"]})
-            values[key] = _without_name(part)
-        elif key != "format_version":
-            values[key] = part
-    return {"defaults": defaults, **values}
+def parse(overrides: Sequence[str], names: Names) -> Request:
+    """The first door alone: what was asked for, and what is wrong with its names and grammar."""
+    return take_apart([_word(text) for text in overrides], names)
 
 
-def _without_name(option: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in option.items() if key != "option"}
-
-
-def _parse(text: str) -> Override:
+def _override(text: str) -> Override:
+    """Raises ConfigError for a word that is not in Hydra's grammar."""
+    key, equals, written = text.partition("=")
+    if not equals and not text.startswith("~"):
+        raise ConfigError(Problem(text, "not an override", f"try {key}=..., or train.epochs=3"))
+    if len(text) > LONGEST_WORD or _depth(written) > DEEPEST_VALUE:
+        why = "longer than 20,000 characters" if len(text) > LONGEST_WORD else "nested too deep"
+        raise ConfigError(Problem(text, why, "write it into a recipe, +recipe=FILE.yaml, or make it shorter"))
     try:
         return OverridesParser.create().parse_override(text)
-    except (HydraException, RecursionError) as error:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(Problem(text, "not an override", "write key=value, such as train.epochs=3")) from None
-        reason = "the value is empty" if not value and not key else "its value is not in Hydra's grammar"
-        detail = (
-            str(error).splitlines()[-1].strip()[:60] if not isinstance(error, RecursionError) else "nested too deep"
-        )
-        raise ConfigError(
-            Problem(text[:60], f"{reason}: {detail}", f"quote it: '{key[:40]}=\"{value[:40]}\"'")
-        ) from None
+    except (HydraException, RecursionError, ValueError, AttributeError):
+        raise ConfigError(_grammar_problem(text)) from None
 
 
-def _take_apart(overrides: Sequence[str], names: Names) -> tuple[Request, list[Problem]]:
-    request, problems = Request(), []
-    for text in overrides:
-        try:
-            override = _parse(text)
-            if problem := _take(override, text, request, names):
-                problems.append(problem)
-        except SecurityError:
-            raise
-        except ConfigError as error:
-            problems.extend(error.problems)
-    return request, problems
+def _grammar_problem(text: str) -> Problem:
+    key, _, written = text.partition("=")
+    name = key.lstrip("+~/")
+    if key.lstrip("+~").startswith("/"):
+        return Problem(text, "a group has no / before it", f"try {name}={written}")
+    if not re.fullmatch(r"[\w./@:-]+", name):
+        return Problem(text, "what stands before = is not a key", "write group.key=value, such as train.epochs=3")
+    why = "its value has unbalanced quotes or brackets, or special characters"
+    if "'" in written or '"' in written:
+        return Problem(text, why, f"close what is open, or try {name}=...")
+    return Problem(text, why, f"quote it: '{name}=\"{written}\"'")
 
 
-def _take(override: Override, text: str, request: Request, names: Names) -> Problem | None:
-    """Put one override where it belongs, or say what is wrong with it."""
-    key = (
-        override.key_or_group.replace("/", ".") if not override.key_or_group.startswith("/") else override.key_or_group
-    )
-    if key.split(".")[0] == "hydra":
-        return Problem(
-            text,
-            "hydra's own settings are not accel's",
-            "see accel train --help for --run-dir, -m and --cfg job",
-        )
-    if override.package is not None:
-        return Problem(text, "a package (@) is not part of an option's name", f"try {override.key_or_group}=...")
-    if override.is_sweep_override():
-        return Problem(text, "several values, and this is one run", f"add -m, or try {key}={_first_value(override)}")
-    if any(part in _CODE_KEYS for part in key.split(".")):
-        raise SecurityError(
-            Problem(text, f"{key.split('.')[-1]} would run code by name", "use a factory: model.factory=pkg:Name")
-        )
-    if _RESOLVER.search(text):
-        return Problem(text, "resolvers are not supported; ${key} is", "write the value")
-    if key == "recipe":
-        return _take_recipe(override, text, request, names)
-    if key in names.options:
-        return _take_choice(override, key, text, request, names)
-    if key in request.values:
-        return Problem(text, f"{key} is given twice: {request.values[key]}", "keep one of them")
-    if problem := names.key_problem(key, text):
-        return problem
-    if override.is_delete():
-        request.deleted[key] = text
-        return None
-    request.values[key] = text
-    return None
-
-
-def _take_recipe(override: Override, text: str, request: Request, names: Names) -> Problem | None:
-    for name in _strings(override):
-        path = Path(name).expanduser()
-        if name.endswith((".yaml", ".yml")) or "/" in name:
-            if not path.is_file():
-                return Problem(text, "no such recipe file", "check the path, or accel list recipes")
-        elif name in names.recipes:
-            path = names.recipes[name]
-        else:
-            return names.unknown("recipe", name, names.recipes, text)
-        request.recipes.append(path)
-    return None
-
-
-def _take_choice(override: Override, group: str, text: str, request: Request, names: Names) -> Problem | None:
-    if group in request.choices:
-        return Problem(text, f"{group} is chosen twice: {group}={','.join(request.choices[group])}", "keep one of them")
-    if override.is_delete():
-        chosen = ["none"] if "none" in names.options[group] else []
-        if not chosen:
-            return Problem(text, f"a run needs one {group}", f"try {group}={next(iter(names.options[group]))}")
-    else:
-        chosen = _strings(override)
-    several = group in SEVERAL
-    if not several and (len(chosen) != 1 or isinstance(override.value(), list)):
-        return Problem(
-            text,
-            f"takes one option, not {len(chosen)}",
-            f"try {group}={(chosen or list(names.options[group]))[0]}",
-        )
-    for name in chosen:
-        if name not in names.options[group]:
-            return names.unknown(group, name, names.options[group], text)
-    if len(set(chosen)) != len(chosen):
-        return Problem(text, "the same option twice", f"try {group}=[{','.join(dict.fromkeys(chosen))}]")
-    request.choices[group] = chosen or ["none"]
-    return None
-
-
-def _strings(override: Override) -> list[str]:
-    value = override.value()
-    values = value if isinstance(value, list) else [value]
-    return ["null" if v is None else str(getattr(v, "text", v)) for v in values]
-
-
-def _first_value(override: Override) -> str:
+def _word(text: str) -> Word | ConfigError:
     try:
-        return next(iter(override.sweep_string_iterator()))
-    except (StopIteration, HydraException, NotImplementedError, AttributeError):
-        return "..."
+        override = _override(text)
+        value = _plain(override.value())
+        for interpolation in _interpolations(value):
+            OmegaConf.create({"value": interpolation})
+    except ConfigError as error:
+        return ConfigError(error.problems)
+    except (OmegaConfBaseException, RecursionError):
+        return ConfigError(
+            Problem(text, "${ begins a reference to another key", "try ${train.seed}, or leave the $ out")
+        )
+    key = override.key_or_group.lstrip("/").replace("/", ".")
+    sweep = tuple(_points(override)) if override.is_sweep_override() else None
+    return Word(text, key, text.partition("=")[2], value, override.package, override.is_delete(), sweep)
 
 
-def _recipe_problems(content: dict[str, Any], path: str, names: Names) -> list[Problem]:
-    """A recipe may choose options and set values; nothing else."""
-    problems = []
-    for group, chosen in _recipe_choices(content).items():
-        if group not in names.options:
-            problems.append(names.unknown_key(group, f"{path}: {group}"))
+def _depth(text: str) -> int:
+    return max(itertools.accumulate((c in "[{(") - (c in "]})") for c in text), default=0)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {_plain(key): _plain(part) for key, part in value.items()}
+    return value
+
+
+def _interpolations(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and "${" in value:
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _interpolations(part)
+
+
+def _points(override: Override) -> Iterator[str]:
+    try:
+        yield from itertools.islice(override.sweep_string_iterator(), 3)
+    except (HydraException, NotImplementedError, AttributeError, TypeError, ValueError):
+        return
+
+
+def _layers(request: Request, names: Names, base: Path | None) -> list[Layer]:
+    """The layers of all files, in order, and as the last the command line's choices, without its values."""
+    read = [(read_base, base)] if base else []
+    layers: list[Layer] = []
+    for reader, path in [*read, *((read_recipe, path) for path in request.recipes)]:
+        with request.collecting(*names.tops):
+            layers += with_presets(reader(path, names), names, {})
+    for group, chosen in request.choices.items():
+        with request.collecting(group):
+            layers += with_presets(Layer("", {group: chosen}), names, request.spelling)
+    return without_replaced(layers, names.defaults)
+
+
+def _refuse_unchosen(request: Request, chosen: dict[str, list[str]]) -> None:
+    """Values of an option of a group that takes several, where that option was not chosen."""
+    for key in [*request.values, *request.deleted]:
+        parts = key.split(".")
+        if len(parts) < 3 or parts[0] not in SEVERAL or parts[2] in chosen[parts[0]]:
             continue
-        wrong = [name for name in chosen if name not in names.options[group]]
-        problems += [names.unknown(group, n, names.options[group], f"{path}: {group}={n}") for n in wrong]
-    for key in _flat(content):
-        if key.split(".")[0] != "defaults" and (problem := names.key_problem(key, f"{path}: {key}")):
-            problems.append(problem)
-    return problems
+        text = request.values.pop(key, "") or request.deleted.pop(key, "")
+        group, option = parts[0], parts[2]
+        others = [name for name in chosen[group] if name != "none"]
+        fix = f"change to {group}=[{','.join([*others, option])}]" if others else f"add {group}={option}"
+        if group not in request.spoiled:
+            request.refuse(Problem(text, f"{group}={option} is not chosen", fix), key)
 
 
-def _recipe_choices(content: dict[str, Any]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for item in content.get("defaults") or []:
-        if item == "_self_" or not isinstance(item, dict):
-            continue
-        for key, value in item.items():
-            group = str(key).removeprefix("override").strip().lstrip("/")
-            found[group] = [str(v) for v in value] if isinstance(value, list) else [str(value)]
-    return found
-
-
-def _refuse_code(content: Any, where: str) -> None:
-    if isinstance(content, dict):
-        for key, value in content.items():
-            if key in _CODE_KEYS:
-                raise SecurityError(
-                    Problem(where, f"{key} would run code by name", "use a factory: package.module:name")
-                )
-            _refuse_code(value, where)
-    elif isinstance(content, list):
-        for value in content:
-            _refuse_code(value, where)
-    elif isinstance(content, str) and _RESOLVER.search(content):
-        raise SecurityError(Problem(where, f"resolvers are not supported: {content[:50]}", "write the value"))
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> Iterable[str]:
-    for key, value in content.items():
-        full = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            yield from _flat(value, full + ".")
-        else:
-            yield full
-
-
-def _hydra(
-    request: Request, recipes: list[dict[str, Any]], config_dirs: Sequence[Path]
-) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Let Hydra compose; return the resolved tree and the option chosen in every group."""
+def _hydra(request: Request, chosen: dict[str, list[str]], layers: Sequence[Layer]) -> DictConfig:
+    """Let Hydra compose the chosen options, the layers' values over them, and the command line's over those."""
     store = ConfigStore.instance()
-    store.repo.pop("recipe", None)
+    store.repo.pop("layer", None)
     for unused in ("launcher", "sweeper"):
         store.store(name="basic", node={}, group=f"hydra/{unused}")
-    lines = []
-    for index, content in enumerate(recipes):
-        chosen = {f"override /{g}": v if g in SEVERAL else v[0] for g, v in _recipe_choices(content).items()}
-        node = {**content, "defaults": [*({k: v} for k, v in chosen.items()), "_self_"]}
-        store.store(name=f"r{index}", node=OmegaConf.create(node), group="recipe", package="_global_")
-    if recipes:
-        lines.append(f"+recipe=[{','.join(f'r{i}' for i in range(len(recipes)))}]")
-    for group, options in request.choices.items():
+    layers = [layer for layer in layers if layer.values]
+    for index, layer in enumerate(layers):
+        store.store(name=f"n{index}", node=OmegaConf.create(layer.values), group="layer", package="_global_")
+    lines = [f"+layer=[{','.join(f'n{index}' for index in range(len(layers)))}]"] if layers else []
+    for group, options in chosen.items():
         lines.append(f"{group}=[{','.join(options)}]" if group in SEVERAL else f"{group}={options[0]}")
-    lines += ["++" + text.lstrip("+") for text in request.values.values()]
+    lines += [f"++{key}={text.partition('=')[2]}" for key, text in request.values.items()]
     lines += [f"~{key}" for key in request.deleted]
 
-    # The three sources that composing needs. Looking for Hydra plugins would cost as much again, and import strangers' code.
+    # The three sources that composing needs. Looking for plugins would cost as much again, and import strangers' code.
     for source in (FileConfigSource, ImportlibResourcesConfigSource, StructuredConfigSource):
         SourcesRegistry.instance().register(source)
     search_path = ConfigSearchPathImpl()
     search_path.append("hydra", "pkg://hydra.conf")
-    for folder in tree.folders("configs", config_dirs):
-        search_path.append("accel", f"file://{folder}")
+    search_path.append("accel", f"file://{tree.shipped('configs')}")
     search_path.append("schema", "structured://")
     GlobalHydra.instance().clear()
     try:
         hydra = Hydra.create_main_hydra2("accel", search_path)
         config = hydra.compose_config("train", lines, RunMode.RUN, from_shell=False, with_log_configuration=False)
-        choices = OmegaConf.to_container(config.hydra.runtime.choices)
-        node = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-        return _resolved(node), {g: _choice(c) for g, c in choices.items() if "/" not in str(g) and g != "recipe"}  # type: ignore[union-attr]
+        return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     except (HydraException, OmegaConfBaseException, RecursionError) as error:
-        raise ConfigError(_translate(error)) from None
+        raise ConfigError([*request.problems, _translate(error, request)]) from None
     finally:
         GlobalHydra.instance().clear()
 
 
-def _resolved(node: DictConfig) -> dict[str, Any]:
-    found = OmegaConf.to_container(node, resolve=True, throw_on_missing=False)
+def _translate(error: Exception, request: Request) -> Problem:
+    """What only Hydra saw, such as a key to delete that is not there."""
+    words = {**request.values, **request.deleted}
+    text = next((text for key, text in words.items() if key in str(error)), " ".join(words.values()) or "configuration")
+    if text in request.deleted.values():
+        return Problem(text, "there is no such key to take away", "leave it out; accel show prints the composed tree")
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return Problem(text, f"cannot be set: {reason[:120]}", "see accel show for the composed tree")
+
+
+def _resolved(config: DictConfig, request: Request, names: Names, spelling: dict[str, str]) -> dict[str, Any]:
+    """Plain containers with every ${key} replaced by the value of that key; a reference that fails becomes null."""
+    for holder, key in _references(config):
+        full = re.sub(r"\[\d+\].*", "", holder._get_full_key(key))
+        try:
+            value = holder[key]
+            problem = ("refers to keys; only values can be referred to", "write them out") if _is_node(value) else None
+        except RecursionError:
+            problem = ("refers to itself", "write the value itself")
+        except OmegaConfBaseException as error:
+            problem = _reference_problem(str(error), names)
+        if problem:
+            holder._set_item_impl(key, None)
+            request.refuse(Problem(spelling.get(full, full), *problem), full)
+    found = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     assert isinstance(found, dict)
-    return found  # type: ignore[return-value]
+    return {str(key): value for key, value in found.items()}
 
 
-def _choice(chosen: Any) -> list[str]:
-    if isinstance(chosen, str) and chosen.startswith("["):
-        return [name.strip() for name in chosen.strip("[]").split(",") if name.strip()]
-    return [str(name) for name in chosen] if isinstance(chosen, list) else [str(chosen)]
+def _references(node: Any) -> list[tuple[Any, Any]]:
+    """(container, key) of every interpolation below ``node``."""
+    found = []
+    keys: Iterable[Any] = node.keys() if isinstance(node, DictConfig) else range(len(node))
+    for key in list(keys):
+        if OmegaConf.is_interpolation(node, key):
+            found.append((node, key))
+        elif _is_node(child := node._get_node(key)) and not child._is_none() and not child._is_missing():
+            found += _references(child)
+    return found
 
 
-def _translate(error: Exception) -> Problem:
-    if isinstance(error, RecursionError):
-        return Problem("configuration", "a value refers to itself", "write it out")
-    key = getattr(error, "full_key", None) or "configuration"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[0] if lines else type(error).__name__
-    if "recursion" in str(error).lower() or "Recursive" in str(error):
-        return Problem(str(key), "a value refers to itself", "write it out")
-    return Problem(str(key), reason[:120], "see accel show for the composed tree")
+def _is_node(value: Any) -> bool:
+    return isinstance(value, DictConfig | ListConfig)
+
+
+def _reference_problem(message: str, names: Names) -> tuple[str, str]:
+    if "recursi" in message.lower():
+        return "refers to itself", "write the value itself"
+    missing = re.search(r"Interpolation key '([^']+)' not found", message)
+    if missing:
+        near = [f"${{{key}}}" for key in names.near_keys(missing[1])]
+        return f"there is no key {missing[1]}", did_you_mean(near) or "write the value itself"
+    return "refers to something that is no value", "write the value itself"
 
 
 def _attach_names(node: dict[str, Any], choices: dict[str, list[str]]) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from accel_cli.config.machine import Machine
 from accel_cli.config.run import Run
 
 TASK_OF = {"class": "classification", "number": "regression", "next_token": "language_model"}
+FOLLOWS = {"strategy": ("launch", "hardware.threads"), "hardware": ("launch", "precision"), "data": ("task",),
+           "launch": ("hardware.threads",)}  # fmt: skip
+"""Group -> the groups and keys that ``decide`` settles by it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def decide(run: Run, machine: Machine) -> tuple[Run, list[Decision]]:
         value = run.launch.processes > 2 and run.launch.backend == "gloo"
         run = run.with_values("strategy", find_unused_parameters=value)
         if value:
-            why = "keeps the order of gradient buckets, so that a resumed run repeats bit for bit with more than two ranks"
+            why = "keeps the order of gradient buckets: a resumed run repeats bit for bit with more than two ranks"
             say("strategy.find_unused_parameters", value, why)
     kind = run.data.target_kind
     if run.task.option == "auto" and kind in TASK_OF:

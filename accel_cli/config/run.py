@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from accel_cli.config import tree
 from accel_cli.config.names import Names
 from accel_cli.config.parts import GROUPS, SEVERAL, table
-from accel_cli.config.schema.base import Option, Section
+from accel_cli.config.schema.base import Option
 from accel_cli.config.schema.sections import SECTIONS
-from accel_cli.config.suggest import did_you_mean, nearest
+from accel_cli.config.validate import Finding, Part, validate
 from accel_cli.errors import ConfigError, Problem
 
 FORMAT_VERSION = 1
@@ -60,190 +61,115 @@ class Run:
         return out
 
     def with_option(self, group: str, option: str) -> Run:
-        """The same run with another option of a group: its own defaults, and this run's values where keys are shared."""
-        node = tree.read_yaml(tree.options(group)[option])
+        """The same run with another option of a group: its defaults, and this run's values where keys are shared."""
+        node = _defaults(tree.options(group)[option])
         old = getattr(self, group).model_dump()
         shared = {key: old.get(key, value) for key, value in node.items()}
-        return replace(self, **{group: table(group)[option].schema.model_validate({**shared, "option": option})})
+        part: Any = table(group)[option].schema.model_validate({**shared, "option": option})
+        return replace(self, **{group: part})
 
     def with_values(self, group: str, **values: Any) -> Run:
         """The same run with some keys of a group or section set."""
         return replace(self, **{group: getattr(self, group).model_copy(update=values)})
 
 
-def from_tree(node: dict[str, Any], names: Names | None = None, typed: dict[str, str] | None = None) -> Run:
-    """Check a composed tree against the schema.
+@dataclass(frozen=True)
+class Checked:
+    """What the second door found in a composed tree."""
 
-    ``typed`` maps a full key to the override that the user typed for it, so that a problem is shown in her spelling.
-    Raises ConfigError with every problem of every group.
+    run: Run | None
+    """With the default in the place of every value that has a problem; None where a whole part is missing."""
+    problems: list[Problem]
+    spoiled: set[str]
+    """Full keys that the problems are about."""
+
+
+def check_tree(
+    node: dict[str, Any],
+    names: Names | None = None,
+    spelling: dict[str, str] | None = None,
+    spoiled: Collection[str] = (),
+) -> Checked:
+    """Check a composed tree against the schema, every group and section of it.
+
+    ``spelling`` maps a group or full key to the words that set it, so that a problem is shown as it was typed.
+    Of ``spoiled`` keys nothing is said: they have a problem already.
     """
-    names = names or Names()
-    typed = typed or {}
-    problems: list[Problem] = []
+    names, spelling = names or Names(), spelling or {}
+    found: list[Finding] = []
+    known = {*GROUPS, *SECTIONS, "format_version"}
+    problems = [names.unknown_key(str(key), spelling.get(key, str(key))) for key in node if key not in known]
     parts: dict[str, Any] = {}
-    known = {*GROUPS, *SECTIONS}
-    for key in node:
-        if key not in known and key != "format_version":
-            problems.append(names.unknown_key(key, typed.get(key, key)))
     for group in GROUPS:
         if group in SEVERAL:
-            parts[group] = _several(group, node.get(group), names, typed, problems)
+            parts[group] = _several(group, node.get(group), names, spelling, found, problems)
         else:
-            parts[group] = _option(group, group, node.get(group), names, typed, problems)
-    for section, schema in SECTIONS.items():
-        parts[section] = _validated(schema, section, node.get(section), names, typed, problems, {})
-    if problems:
-        raise ConfigError(problems)
-    return Run(**parts)
+            parts[group] = _option(group, node.get(group), group, names, spelling, found, problems)
+    defaults = tree.read_yaml(tree.shipped("configs") / "train.yaml")
+    for name, schema in SECTIONS.items():
+        held = node.get(name)
+        if isinstance(held, dict):
+            parts[name], wrong = validate(Part(schema, name, name, held, defaults[name], names, spelling))
+            found += wrong
+        else:
+            problems.append(Problem(spelling.get(name, name), f"{name} is a section of keys", f"set {name}.<key>=..."))
+            parts[name] = None
+    problems += [finding.problem for finding in found if not set(finding.about) <= set(spoiled)]
+    run = None if any(part is None for part in parts.values()) else Run(**parts)
+    return Checked(run, problems, {key for finding in found for key in finding.about})
+
+
+def from_tree(node: dict[str, Any], names: Names | None = None, spelling: dict[str, str] | None = None) -> Run:
+    """The same, for a tree that has to be right. Raises ConfigError with every problem of every group."""
+    checked = check_tree(node, names, spelling)
+    if checked.problems or checked.run is None:
+        raise ConfigError(checked.problems)
+    return checked.run
 
 
 def _several(
-    group: str, node: Any, names: Names, typed: dict[str, str], problems: list[Problem]
+    group: str, node: Any, names: Names, spelling: dict[str, str], found: list[Finding], problems: list[Problem]
 ) -> dict[str, Option] | None:
-    held = node.get(SEVERAL[group]) if isinstance(node, dict) else None
-    if not isinstance(held, dict):
-        problems.append(Problem(typed.get(group, group), f"holds no {SEVERAL[group]}", f"try {group}=none"))
+    holder = SEVERAL[group]
+    held = node.get(holder) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or not isinstance(held, dict):
+        problems.append(Problem(spelling.get(group, group), f"holds no {holder}", f"try {group}=none"))
         return None
     for key in node:
-        if key not in (SEVERAL[group], "option"):
-            problems.append(names.unknown_key(f"{group}.{key}", typed.get(f"{group}.{key}", f"{group}.{key}")))
-    found = {}
+        if key not in (holder, "option"):
+            full = f"{group}.{key}"
+            problems.append(names.unknown_key(full, spelling.get(full, full)))
+    options: dict[str, Any] = {}
     for name, option in held.items():
-        if name in table(group):
-            found[name] = _option(group, f"{group}.{SEVERAL[group]}.{name}", option, names, typed, problems, name)
-        else:
-            where = f"{group}.{SEVERAL[group]}.{name}"
-            problems.append(names.unknown(group, name, table(group), typed.get(where, where)))
-    return found
+        options[name] = _option(group, option, f"{group}.{holder}.{name}", names, spelling, found, problems, name)
+    return None if None in options.values() else options
 
 
 def _option(
-    group: str, where: str, node: Any, names: Names, typed: dict[str, str], problems: list[Problem], name: str = ""
-) -> Option | None:
-    option = name or (node.get("option") if isinstance(node, dict) else None)
-    if option not in table(group):
-        text = next((text for key, text in typed.items() if key == group or key.startswith(group + ".")), where)
-        problems.append(
-            Problem(text, f"{group} is one of its options with keys", f"try {group}={next(iter(table(group)))}")
-        )
-        return None
-    values = {**node, "option": option} if isinstance(node, dict) else {"option": option}
-    path = names.options[group].get(str(option))
-    defaults = tree.read_yaml(path) if path else {}
-    return _validated(table(group)[str(option)].schema, where, values, names, typed, problems, defaults)
-
-
-def _validated(
-    schema: type[Section],
-    where: str,
+    group: str,
     node: Any,
-    names: Names,
-    typed: dict[str, str],
-    problems: list[Problem],
-    defaults: dict[str, Any],
-) -> Any:
-    if not isinstance(node, dict):
-        problems.append(Problem(typed.get(where, where), "is a section of keys", f"set {where}.<key>=..."))
-        return None
-    missing = [key for key, value in node.items() if value == "???"]
-    for key in missing:
-        problems.append(Problem(f"{where}.{key}", _meaning(schema, key, "has to be given"), f"add {where}.{key}=..."))
-    try:
-        return schema.model_validate({k: v for k, v in node.items() if k not in missing})
-    except ValidationError as error:
-        seen = {(key,) for key in missing}
-        by_key: dict[str, list[Any]] = {}
-        for detail in error.errors(include_url=False):
-            by_key.setdefault(str(detail["loc"][0]), []).append(detail)
-        for key, details in by_key.items():
-            if (key,) not in seen:
-                problems.append(_problem(schema, where, key, details, names, typed, defaults, node))
-        return None
-
-
-def _problem(
-    schema: type[Section],
     where: str,
-    key: str,
-    details: list[Any],
     names: Names,
-    typed: dict[str, str],
-    defaults: dict[str, Any],
-    node: dict[str, Any],
-) -> Problem:
-    full = f"{where}.{key}"
-    inside = [text for typed_key, text in typed.items() if typed_key.startswith(full + ".")]
-    text = typed.get(full) or (inside[0] if inside else f"{full}={_show(node.get(key))}" if key in node else full)
-    kinds = {detail["type"] for detail in details}
-    if "extra_forbidden" in kinds:
-        chosen = node.get("option")
-        owner = f"{where.split('.')[0]}={chosen}" if chosen else where
-        near = [f"{where}.{n}" for n in nearest(key, [f for f in schema.model_fields if f != "option"])]
-        near += [k for k in names.near_keys(full) if k not in near]
-        value = f"={text.partition('=')[2]}" if "=" in text else ""
-        near = near[:3]
-        if near and not near[0].startswith(f"{where}.") or (near and near[0] == full):
-            options = names.keys.get(near[0], [])
-            if options:
-                group = where.split(".")[0]
-                return Problem(
-                    text, f"{owner} has no key {key}", f"{key} is a key of {group}={' and '.join(options[:3])}"
-                )
-        return Problem(text, f"{owner} has no key {key}", did_you_mean([n + value for n in near]) or _keys(schema))
-    if kinds == {"missing"}:
-        return Problem(full, _meaning(schema, key, "is needed"), f"add {full}=...")
-    fix = f"try {full}={_show(defaults[key])}" if defaults.get(key) not in (None, "???") else ""
-    literals = [d for d in details if d["type"] == "literal_error"]
-    if literals:
-        allowed = [w.strip("'") for w in literals[0]["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-        near = nearest(str(node.get(key)), allowed)
-        fix = did_you_mean([f"{full}={n}" for n in near]) or f"one of: {', '.join(allowed)}"
-    return Problem(text, _meaning(schema, key, " or ".join(dict.fromkeys(_reason(d) for d in details))), fix)
+    spelling: dict[str, str],
+    found: list[Finding],
+    problems: list[Problem],
+    name: str = "",
+) -> Option | None:
+    option = str(name or (node.get("option") if isinstance(node, dict) else ""))
+    if option not in table(group):
+        problems.append(names.unknown(group, option, table(group), spelling.get(where, f"{group}={option}")))
+        return None
+    held = {**(node if isinstance(node, dict) else {}), "option": option}
+    defaults = _defaults(tree.options(group)[option])
+    schema = table(group)[option].schema
+    built, wrong = validate(Part(schema, f"{group}={option}", where, held, defaults, names, spelling))
+    found += wrong
+    return built  # type: ignore[return-value]
 
 
-def _reason(detail: Any) -> str:
-    """What pydantic found, in plain words."""
-    context = detail.get("ctx", {})
-    return {
-        "float_type": "expected a number",
-        "float_parsing": "expected a number",
-        "int_type": "expected a whole number",
-        "int_from_float": "expected a whole number",
-        "bool_type": "expected true or false",
-        "string_type": "expected text",
-        "list_type": "expected a list [a,b]",
-        "tuple_type": "expected a list [a,b]",
-        "dict_type": "expected keys with values {a: 1}",
-        "finite_number": "expected a finite number",
-        "greater_than": f"must be above {context.get('gt')}",
-        "greater_than_equal": f"must be at least {context.get('ge')}",
-        "less_than": f"must be below {context.get('lt')}",
-        "less_than_equal": f"must be at most {context.get('le')}",
-        "literal_error": f"expected {context.get('expected')}",
-        "string_too_short": "must not be empty",
-        "too_short": "has too few entries",
-        "none_required": "or null",
-    }.get(detail["type"], detail["msg"][:1].lower() + detail["msg"][1:])
-
-
-def _meaning(schema: type[Section], key: str, reason: str) -> str:
-    field = schema.model_fields.get(key)
-    return f"{reason} ({field.description})" if field is not None and field.description else reason
-
-
-def _keys(schema: type[Section]) -> str:
-    keys = [key for key in schema.model_fields if key != "option"]
-    return f"it has: {', '.join(keys)}" if keys else "it has no keys"
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, dict)):
-        return yaml.safe_dump(value, default_flow_style=True, width=10_000).strip()
-    return str(value)
+@cache
+def _defaults(path: Path) -> dict[str, Any]:
+    return tree.read_yaml(path)
 
 
 def write(run: Run, path: Path) -> None:

@@ -65,20 +65,22 @@ def headline(path: Path) -> str:
 def read_yaml(path: Path, where: str = "") -> dict[str, Any]:
     """A mapping from a YAML file that may come from anyone.
 
-    Refuses, as a ConfigError in well under a second: a missing or unreadable file, one that is not a regular file, larger
-    than 1 MiB, not UTF-8, not YAML, nested deeper than 50, with duplicate keys, or with aliases that expand beyond 100,000
-    nodes. No tag constructs a Python object.
+    Refuses, as a ConfigError in well under a second: a missing or unreadable file, one that is not a regular file,
+    larger than 1 MiB, not UTF-8, not YAML, nested deeper than 50, with duplicate keys, or with aliases that expand
+    beyond 100,000 nodes. No tag constructs a Python object.
     """
     where = where or str(path)
-    if not path.exists():
-        raise ConfigError(Problem(where, "no such file", "check the path"))
-    if not path.is_file():
-        raise ConfigError(Problem(where, "not a regular file", "give the path of a YAML file"))
     try:
+        if not path.exists():
+            raise ConfigError(Problem(where, "no such file", "check the path"))
+        if not path.is_file():
+            raise ConfigError(Problem(where, "not a regular file", "give the path of a YAML file"))
         with path.open("rb") as file:
             raw = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise ConfigError(Problem(where, f"cannot be read: {error.strerror}", "check its permissions")) from None
+        raise ConfigError(
+            Problem(where, f"cannot be read: {error.strerror}", "check its name and permissions")
+        ) from None
     if len(raw) > LARGEST_FILE:
         raise ConfigError(Problem(where, "larger than 1 MiB", "a configuration is a page; split it or check the path"))
     try:
@@ -133,6 +135,8 @@ class _Loader(_Fast):  # type: ignore[misc]
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = key_node.value
+            if not isinstance(key, str):
+                raise ValueError(f"a key that is no word in line {key_node.start_mark.line + 1}")
             if key in seen and key != "<<":
                 raise ValueError(f"duplicate key {key} in line {key_node.start_mark.line + 1}")
             seen.add(key)

@@ -26,7 +26,7 @@ def nearest_batches(batch: int, ranks: int) -> tuple[int, int]:
 
 
 def divide(run: Run, world_size: int) -> Work:
-    """Cut the global batch. The number of micro-batches is the least that divides a rank's share and fits micro_batch."""
+    """Cut the global batch. Of micro-batches, the least number that divides a rank's share and fits micro_batch."""
     batch = run.train.global_batch
     if batch % world_size:
         low, high = nearest_batches(batch, world_size)
