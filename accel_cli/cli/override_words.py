@@ -77,7 +77,7 @@ class Typed:
         return keys(tree.shipped("configs") / "train.yaml")
 
     def keys(self, body: str = "") -> Words:
-        """Full keys: of the sections, of each group's chosen option, or of all its options where that has no such key."""
+        """Full keys: of the sections, and of each group's chosen option; of all its options where that has no such."""
         found = dict(self._train_keys)
         for group, option in self.groups.items():
             if body and not body.startswith(f"{group}."):

@@ -12,8 +12,8 @@ _accel() {
     read -ra words <<< "$line"
     [[ $line == *[[:space:]] ]] && words+=("")
     current="${words[${#words[@]} - 1]}"
-    # readline replaces only what follows the last =, where = breaks words
-    [[ $COMP_WORDBREAKS == *=* && $current == *=* ]] && before="${current%"${current##*=}"}"
+    # where = breaks words (it does by default), readline replaces only what follows the last one
+    [[ ${COMP_WORDS[COMP_CWORD]} != *?=* && $current == *=* ]] && before="${current%"${current##*=}"}"
     COMPREPLY=()
     while IFS= read -r reply; do
         COMPREPLY+=("${reply#"$before"}")
