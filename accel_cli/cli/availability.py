@@ -12,11 +12,13 @@ from accel_cli.config import run as run_file
 from accel_cli.config import tree
 from accel_cli.config.compose import compose
 from accel_cli.config.decide import decide
+from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.machine import GPU, Machine, detect, has_package
 from accel_cli.config.names import Names
 from accel_cli.config.parts import SEVERAL, table
-from accel_cli.config.rules import RULES, Facts, Rule
+from accel_cli.config.rule_table import RULES
 from accel_cli.config.run import Run
+from accel_cli.errors import Problem
 
 FLAGS = frozenset({"avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"})
 EVERYTHING = Machine(64, 1 << 40, (GPU("a GPU", 80 << 30, (9, 0)),) * 8, mps=True, cpu_flags=FLAGS)
@@ -53,34 +55,44 @@ class Judge:
 
     def availability(self, group: str, option: str) -> Availability:
         """Whether ``group=option`` can be used on this machine."""
-        entry = table(group).get(option)
+        start, values = self._start(group, option)
+        entry = table(group).get(start)
         if entry is None:
-            return Availability(False, f"{group} has no schema for it", "name it after one of accel's own options")
+            return Availability(False, f"starts from {group}={start}, which accel does not have", "write option: in it")
         for package in entry.requires:
             if not has_package(package):
                 why = f"needs the package {package}, which is not installed"
                 return Availability(False, why, f"pip install 'accel-cli[{package}]'")
-        run = self._having(group, option)
+        run = self._having(group, start, values)
         for level in ("refuse", "warn"):
-            if texts := self._against(run, level, f"{group}={option}"):
-                return Availability(level == "warn", *texts)
+            if problem := self._against(run, level, f"{group}={start}"):
+                return Availability(level == "warn", problem.why, problem.fix)
         return Availability(True)
 
-    def _having(self, group: str, option: str) -> Run:
+    def _start(self, group: str, option: str) -> tuple[str, dict[str, Any]]:
+        """The option of accel's that this one is or starts from, and all its values."""
+        path = self.names.options[group][option]
+        values = tree.read_yaml(path)
+        if path.is_relative_to(tree.shipped("configs")):
+            return option, values
+        start = str(values.pop("option", option))
+        own = tree.options(group).get(start)
+        return start, {**(tree.read_yaml(own) if own else {}), **values}
+
+    def _having(self, group: str, option: str, values: dict[str, Any]) -> Run:
         """The default run with this option at its own defaults; keys that are the user's to name stay empty."""
-        node = tree.read_yaml(self.names.options[group][option])
-        chosen: Any = table(group)[option].schema.model_construct(**{**node, "option": option})
+        chosen: Any = table(group)[option].schema.model_construct(**{**values, "option": option})
         if group in SEVERAL:
-            chosen = {} if SEVERAL[group] in node else {option: chosen}
+            chosen = {} if SEVERAL[group] in values else {option: chosen}
         return replace(self.default, **{group: chosen})
 
-    def _against(self, run: Run, level: str, text: str) -> tuple[str, str] | None:
-        """Why and fix of the first rule that this machine breaks with ``run``, and one with everything would not."""
+    def _against(self, run: Run, level: str, text: str) -> Problem | None:
+        """The first rule that this machine breaks with ``run``, and a machine with everything would not."""
         elsewhere = {rule.id for rule, _ in _broken(run, EVERYTHING, level)}
-        for rule, facts in _broken(run, self.machine, level):
-            is_its_own = rule.id not in self._broken_anyway or said(rule.where, facts) == text
+        for rule, problem in _broken(run, self.machine, level):
+            is_its_own = rule.id not in self._broken_anyway or problem.where == text
             if rule.id not in elsewhere and is_its_own:
-                return said(rule.why, facts), said(rule.fix, facts)
+                return problem
         return None
 
     @cached_property
@@ -88,11 +100,6 @@ class Judge:
         return {rule.id for level in ("refuse", "warn") for rule, _ in _broken(self.default, self.machine, level)}
 
 
-def _broken(run: Run, machine: Machine, level: str) -> list[tuple[Rule, Facts]]:
+def _broken(run: Run, machine: Machine, level: str) -> list[tuple[Rule, Problem]]:
     facts = Facts(decide(run, machine)[0], machine)
-    return [(rule, facts) for rule in RULES if rule.level == level and rule.when(facts)]
-
-
-def said(text: Any, facts: Facts) -> str:
-    """A rule's text, which may be a function of the facts."""
-    return text if isinstance(text, str) else text(facts)
+    return [(rule, rule.problem(facts)) for rule in RULES if rule.level == level and rule.when(facts)]

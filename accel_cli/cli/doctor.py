@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import accel_cli
-from accel_cli.analysis.wording import size
+from accel_cli.analysis.wording import size, times
 from accel_cli.cli.availability import FLAGS, Judge
-from accel_cli.cli.findings import Finding, findings, flops, places
+from accel_cli.cli.findings import BUSY, Finding, findings, flops, places
 from accel_cli.cli.table import columns, paint
 from accel_cli.config.machine import detect, memory_available, version
 from accel_cli.config.parts import GROUPS
@@ -94,16 +94,14 @@ def take(fact: dict[str, Any], found: dict[str, Any], show: Callable[[str], None
     """Put one line of the measuring process where it belongs."""
     if "doing" in fact:
         show(fact["doing"])
-    elif "error" in fact or "skipped" in fact:
-        found["problem"] = fact.get("error") or fact["skipped"]
+    elif "error" in fact:
+        found["problem"] = fact["error"]
     elif "versions" in fact:
         found.update(fact)
     else:
-        rates = found["rates"].setdefault(fact["device"], {"flops_per_second": {}, "copy_bytes_per_second": None})
-        if fact["measured"] == "matrix":
-            rates["flops_per_second"][fact["precision"]] = fact["flops_per_second"]
-        else:
-            rates["copy_bytes_per_second"] = fact["bytes_per_second"]
+        empty: dict[str, Any] = {"flops_per_second": {}, "spread": None, "bytes_per_second": None}
+        rates = found["rates"].setdefault(fact["device"], empty)
+        rates.update({key: value for key, value in fact.items() if key in empty})
 
 
 @contextlib.contextmanager
@@ -174,8 +172,10 @@ def _rates(measured: dict[str, Any]) -> list[tuple[str, str]]:
     for device, rates in measured["rates"].items():
         known = rates["flops_per_second"].items()
         words = [f"{name} {flops(rate) if rate else 'unsupported'}" for name, rate in known]
-        if copied := rates["copy_bytes_per_second"]:
+        if copied := rates["bytes_per_second"]:
             words.append(f"copies {copied / 1e9:.3g} GB/s")
+        if (rates["spread"] or 1) > BUSY:
+            words.append(f"(busy: fp32 alone varied {times(rates['spread'])})")
         rows.append((device, "   ".join(words)))
     if measured["problem"]:
         rows.append(("not measured", measured["problem"]))

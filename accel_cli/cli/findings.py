@@ -12,7 +12,9 @@ from accel_cli.analysis.wording import size, times
 from accel_cli.config.machine import Machine
 
 CLEAR = 1.25
-"""A rate that differs by less than this factor says nothing on a machine with other users."""
+"""A rate that differs by less than this factor, or by less than fp32 does from itself, tells nothing."""
+BUSY = 1.5
+"""From this spread of one rate on, other programs are at work."""
 LITTLE_DISK = 2 << 30
 LITTLE_SHARED_MEMORY = 256 << 20
 
@@ -43,22 +45,25 @@ def precisions(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Findin
     rates = measured.get("rates", {})
     device = "cuda:0" if "cuda:0" in rates else "cpu"
     found = rates.get(device, {}).get("flops_per_second", {})
+    spread = rates.get(device, {}).get("spread") or 1.0
     base = found.get("fp32")
-    name = machine.gpus[0].name if device != "cpu" and machine.gpus else "this CPU" if device == "cpu" else device
+    name = "this CPU" if device == "cpu" else machine.gpus[0].name if machine.gpus else device
     for precision in ("bf16", "fp16") if base else ():
         rate = found.get(precision)
         if rate is None:
             continue
+        clear = CLEAR * spread
         evidence = f"matrix products: {flops(rate)} against fp32's {flops(base)}"
-        if rate > CLEAR * base:
-            again = " (fp32 range, no loss scaling)" if precision == "bf16" else ""
+        if spread > BUSY:
+            evidence += f"; fp32 alone varied {times(spread)}, so other programs are at work here"
+        if rate > clear * base:
             yield Finding(
-                f"{precision} on {name} can be {times(rate / base)} as fast{again}", evidence, f"precision={precision}"
+                f"{precision} pays on {name}: {times(rate / base)} the speed", evidence, f"precision={precision}"
             )
-        elif rate * CLEAR < base:
+        elif rate * clear < base:
             yield Finding(f"{precision} on {name} is slower, {times(base / rate)} the time", evidence, "precision=fp32")
         else:
-            yield Finding(f"{precision} on {name}: no clear difference", evidence, "precision=fp32")
+            yield Finding(f"{precision} on {name}: cannot tell it from fp32", evidence, "precision=fp32")
 
 
 def gpus(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Finding]:

@@ -46,9 +46,7 @@ def _notes(notes: Iterable[Any]) -> list[Any]:
 
 
 def _range(notes: Iterable[Any]) -> str:
-    limits = [
-        f"{sign} {getattr(note, name):g}" for note in notes for name, sign in SIGNS.items() if hasattr(note, name)
-    ]
+    limits = [f"{sign} {getattr(note, name)}" for note in notes for name, sign in SIGNS.items() if hasattr(note, name)]
     return " and ".join(limits)
 
 

@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> int:
     what = arguments.what
     if what == "rules":
         rows = rule_text.rows()
-        text = columns([[row["id"], row["level"], row["where"], row["why"], row["fix"]] for row in rows])
+        text = columns([[row["id"], row["level"], row["text"], row["fix"]] for row in rows])
     elif what == "recipes":
         rows = recipe_rows(arguments.config_dir)
         text = columns([[f"+recipe={row['recipe']}", row["meaning"], note(row)] for row in rows], _styles(rows, 2))
@@ -134,7 +134,8 @@ def _option_meaning(group: str, option: str, names: Names) -> str:
     """The first line of its schema; where several options share one, or the file is the user's, its own headline."""
     path = names.options[group][option]
     entry = table(group).get(option)
-    shared = entry is None or sum(other.schema is entry.schema for other in table(group).values()) > 1
-    if entry is None or shared or not path.is_relative_to(tree.shipped("configs")):
+    if entry is None or not path.is_relative_to(tree.shipped("configs")):
+        return tree.headline(path)
+    if sum(other.schema is entry.schema for other in table(group).values()) > 1:
         return tree.headline(path)
     return (entry.schema.__doc__ or "").splitlines()[0]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
 from typing import Any
 
-SECONDS = 0.3
-"""Spent on one rate."""
-LAST = 8.5
-"""Seconds after the start beyond which no further rate is begun."""
+SECONDS = 0.1
+"""Spent on one rate in one round."""
+ROUNDS = 4
+"""The precisions take turns, so that another program's burst does not strike only one of them."""
+SLOW = 0.25
+"""Seconds of one large product from which on smaller ones are measured: emulated precisions take that long."""
+LAST = 8.0
+"""Seconds after the start beyond which no further round is begun."""
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 STARTED = time.perf_counter()
 
@@ -39,33 +44,38 @@ def main() -> None:
     devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count() if has_cuda else 0))]
     for device in devices:
         with torch.inference_mode():
-            for precision in PRECISIONS:
-                if _late():
-                    say(skipped=f"{precision} on {device}: no time left")
-                    continue
-                say(doing=f"matrix products, {precision} on {device}")
-                rate = matrix_rate(torch, device, precision)
-                say(measured="matrix", device=device, precision=precision, flops_per_second=rate)
-            if not _late():
-                say(doing=f"copying memory on {device}")
-                say(measured="copy", device=device, bytes_per_second=copy_rate(torch, device))
+            say(doing=f"matrix products on {device}")
+            say(measured="matrix", device=device, **matrix_rates(torch, device))
+            say(doing=f"copying memory on {device}")
+            say(measured="copy", device=device, bytes_per_second=copy_rate(torch, device))
 
 
 def _late() -> bool:
     return time.perf_counter() - STARTED > LAST
 
 
-def matrix_rate(torch: Any, device: str, precision: str) -> float | None:
-    """Floating-point operations per second of square matrix products; the best of several. None where unsupported."""
-    dtype = getattr(torch, PRECISIONS[precision])
-    try:
-        side = 4096
-        if device == "cpu":
-            probe = _fastest(_product(torch, 256, device, dtype), device, torch, seconds=0.05)
-            side = 1024 if probe < 1e-3 else 256
-        return 2 * side**3 / _fastest(_product(torch, side, device, dtype), device, torch)
-    except RuntimeError:  # torch's own word for a dtype that a device lacks
-        return None
+def matrix_rates(torch: Any, device: str) -> dict[str, Any]:
+    """Operations per second of square matrix products in each precision, None where unsupported; and the noise.
+
+    ``spread`` is the quickest fp32 round over the slowest: two rates that lie closer than that are not told apart.
+    """
+    works = {}
+    for precision, name in PRECISIONS.items():
+        with contextlib.suppress(RuntimeError):  # torch's own word for a dtype that a device lacks
+            side = 1024 if device == "cpu" else 4096
+            work = _product(torch, side, device, getattr(torch, name))
+            if device == "cpu" and _fastest(work, device, torch, seconds=0) > SLOW:
+                side = 256  # not from the start: so small a product measures how threads wait for each other
+                work = _product(torch, side, device, getattr(torch, name))
+            works[precision] = (2 * side**3, work)
+    rounds: dict[str, list[float]] = {precision: [] for precision in works}
+    for _ in range(ROUNDS):
+        for precision, (operations, work) in works.items():
+            rounds[precision].append(operations / _fastest(work, device, torch))
+        if _late():
+            break
+    rates = {precision: max(rounds[precision]) if precision in rounds else None for precision in PRECISIONS}
+    return {"flops_per_second": rates, "spread": max(rounds["fp32"]) / min(rounds["fp32"])}
 
 
 def _product(torch: Any, side: int, device: str, dtype: Any) -> Callable[[], Any]:

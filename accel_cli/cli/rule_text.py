@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from accel_cli.config.facts import Rule
 from accel_cli.config.machine import GPU, Machine
-from accel_cli.config.rules import RULES, Rule
+from accel_cli.config.rule_table import RULES
 
 
 class Blank:
@@ -41,13 +42,13 @@ class _Facts(Blank):
 
 
 def row(rule: Rule) -> dict[str, str]:
-    """id, level, where, why and fix of a rule, without a run."""
-    words = rule.id.replace("-", " ")
+    """What a rule says, without a run."""
     return {
         "id": rule.id,
         "level": rule.level,
-        "where": _text(rule.where, words),
-        "why": _text(rule.why, words),
+        "text": rule.text,
+        "where": _text(rule.where, ""),
+        "why": _text(rule.why, rule.text),
         "fix": _text(rule.fix, ""),
     }
 
