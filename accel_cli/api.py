@@ -17,8 +17,9 @@ from accel_cli.config import factory
 from accel_cli.config import run as run_file
 from accel_cli.config.parts import implementation
 from accel_cli.description import DataDescription
-from accel_cli.engine.checkpoint import Saved, load_weights, newest, verify
+from accel_cli.engine.checkpoint_files import Saved, newest, verify
 from accel_cli.engine.folder import in_use
+from accel_cli.engine.state import load_weights
 from accel_cli.errors import AccelError, CheckpointError, ConfigError, Problem
 from accel_cli.launch.front import Front
 from accel_cli.loader.finish import Finish

@@ -27,7 +27,7 @@ from accel_cli.config import factory
 from accel_cli.config import run as run_file
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
-from accel_cli.engine import checkpoint, deep_check, setup, summary
+from accel_cli.engine import checkpoint, checkpoint_files, deep_check, setup, summary
 from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.events import Events
 from accel_cli.engine.finish import summarize
@@ -163,7 +163,7 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
     checkpoints = checkpoint.Checkpoints(training, folder, folder.name)
     if request.resume:
         began = time.perf_counter()
-        saved, passed = checkpoint.newest(folder)
+        saved, passed = checkpoint_files.newest(folder)
         state = checkpoint.restore(training, saved)
         load_seconds = time.perf_counter() - began
         progress.load(state)
@@ -172,10 +172,9 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
         checkpoints.last_saved = training.step
         for text in passed:
             events.emit("warning", text=text)
-        if world.is_first:
-            lost = cut(folder / "metrics.jsonl", folder / "attempts", training.step, summary.attempts(folder))
         events.emit("say", text=f"resuming after step {training.step} of {training.steps}")
     if world.is_first:
+        lost = cut(folder / "metrics.jsonl", folder / "attempts", training.step, summary.attempts(folder))
         summary.begin_attempt(folder, {"from_step": training.step, "world_size": world.world_size, "time": time.time()})
     world.barrier()
     trackers = _trackers(run, folder, world)
@@ -227,9 +226,9 @@ def _count(training: Training) -> int:
 
 def _evaluate(training: Training, request: Request, events: Events) -> int:
     if request.which == "latest":
-        saved, passed = checkpoint.newest(request.path)
+        saved, passed = checkpoint_files.newest(request.path)
     else:
-        saved, passed = checkpoint.verify((request.path / "checkpoints" / request.which).resolve()), []
+        saved, passed = checkpoint_files.verify((request.path / "checkpoints" / request.which).resolve()), []
     checkpoint.restore(training, saved)
     found = evaluate(training, request.split)
     for text in passed:

@@ -109,13 +109,15 @@ def run_ranks(fn: Callable[..., Any], world_size: int, *args: Any, seconds: floa
 
 
 def compose(overrides: Sequence[str], world_size: int, plugins: Sequence[str] = ()) -> Run:
-    """A checked run for ``world_size`` ranks: on the CPU, one thread each, unless the overrides say otherwise."""
-    words = list(overrides)
-    defaults = {"hardware": "cpu", "hardware.threads": 1}
+    """A checked run for ``world_size`` ranks: on the CPU, one thread each, unless the overrides say otherwise.
+
+    Of two overrides of one key the later holds.
+    """
+    words = {"hardware": "hardware=cpu", "hardware.threads": "hardware.threads=1"}
     if world_size > 1:
-        defaults |= {"strategy": "ddp", "launch.processes": world_size}
-    given = {word.lstrip("+").partition("=")[0] for word in words}
-    return plan([f"{key}={value}" for key, value in defaults.items() if key not in given] + words, plugins=plugins).run
+        words |= {"strategy": "strategy=ddp", "launch.processes": f"launch.processes={world_size}"}
+    words |= {word.partition("=")[0]: word for word in overrides}
+    return plan(list(words.values()), plugins=plugins).run
 
 
 def write_run(overrides: Sequence[str], folder: Path, world_size: int, plugins: Sequence[str] = ()) -> Path:

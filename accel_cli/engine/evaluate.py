@@ -12,8 +12,8 @@ from accel_cli.loader.evaluation import evaluation_batches
 def evaluate(training: Training, split: str) -> dict[str, float]:
     """Metrics of a split, named ``<split>_<metric>``; equal on all ranks.
 
-    Sums and weights are added over batches and ranks, then divided: not a mean of means. All ranks do the same number of
-    forward passes. The averaged weights are used where there are any.
+    Sums and weights are added over batches and ranks, then divided: not a mean of means. All ranks do the same number
+    of forward passes. The averaged weights are used where there are any.
     """
     t = training
     batches = evaluation_batches(

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Events:
-    """``descriptor`` is the front's pipe; None prints lines for people. Never raises: a reader that left changes nothing."""
+    """``descriptor`` is the front's pipe; None prints lines for people. Never raises: a reader may leave."""
 
     def __init__(self, descriptor: int | None, *, active: bool) -> None:
         self.descriptor = descriptor

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 import torch
 from torch import nn
 
@@ -14,6 +16,7 @@ from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
 from accel_cli.config.work import divide, learning_rate, steps
 from accel_cli.engine.average import MovingAverage
+from accel_cli.engine.step import step_seed
 from accel_cli.engine.training import Training
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.loader.evaluation import evaluation_batches
@@ -43,7 +46,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
 
     # 1. the batch arithmetic and the seed
     work = divide(run, world.world_size)
-    hardware.seed(run.train.seed)
+    seed_everything(hardware, run.train.seed)
 
     # 2. the data, and with it what a model and a task have to fit
     data = implementation("data", run.data)(run.data, run.train.seed)
@@ -95,6 +98,9 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     if average.decay is not None:
         hooks.append(average.after_step)
 
+    # 10. what user code draws while training is a rank's own, from here on
+    seed_everything(hardware, step_seed(run.train.seed, 0, world.rank))
+
     training = Training(
         run=run,
         work=work,
@@ -123,6 +129,13 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
         after_step=tuple(hooks),
     )
     return training, decisions
+
+
+def seed_everything(hardware: Any, value: int) -> None:
+    """Torch's generators, and Python's and numpy's, which user code may draw from."""
+    hardware.seed(value)
+    random.seed(value)
+    numpy.random.seed(value % 2**32)
 
 
 def _after(compression: Any, model: nn.Module) -> Callable[[int], None]:

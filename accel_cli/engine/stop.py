@@ -25,9 +25,9 @@ TIME_BUDGET = 0
 class Stop:
     """Asked before every step whether to start it.
 
-    A signal handler only notes the signal. A watcher thread in each rank posts the last step that its rank has started to
-    the store; all take the largest, and stop after it. A rank that has posted starts no further step before the answer is
-    known, so that no rank waits in a collective for one that has stopped.
+    A signal handler only notes the signal. A watcher thread in each rank posts the last step that its rank has started
+    to the store; all take the largest, and stop after it. A rank that has posted starts no further step before the
+    answer is known, so that no rank waits in a collective for one that has stopped.
     """
 
     def __init__(self, world: World, *, seconds: float | None = None) -> None:
@@ -87,7 +87,7 @@ class Stop:
                 return
 
     def _lost_sibling(self) -> bool:
-        """A launcher that ends its ranks because one of them died sends the same SIGTERM: then there is nothing to save."""
+        """A launcher that ends its ranks because one of them died sends the same SIGTERM: nothing can be saved then."""
         return any(not _alive(pid) for pid in self._siblings)
 
     def _agree(self) -> bool:

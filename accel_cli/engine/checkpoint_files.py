@@ -1,0 +1,141 @@
+"""A checkpoint on the disk: written all or nothing, and believed only while every hash is right.
+
+    step-00000100/   manifest.json  model.safetensors  average.safetensors  optimizer.safetensors  state.json
+
+It is written beside its place, flushed, described by a manifest with a hash of every file, and renamed: whoever reads
+sees the old state or the new one. Nothing is pickled, so nothing that is read can run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from accel_cli.errors import CheckpointError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint whose every file matches its manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.manifest["step"])
+
+    def tensors(self, name: str) -> dict[str, torch.Tensor]:
+        return load_file(self.folder / f"{name}.safetensors")
+
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "state.json").read_text())
+        return found
+
+
+def folder_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps that have a checkpoint, whole or not, in order."""
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-????????"))
+
+
+def write(
+    folder: Path,
+    step: int,
+    tensors: dict[str, dict[str, torch.Tensor]],
+    state: dict[str, Any],
+    manifest: dict[str, Any],
+) -> Path:
+    """Write one checkpoint, all or nothing. Raises OSError, having removed what it began."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{folder_name(step)}-{uuid.uuid4().hex}"
+    partial.mkdir()
+    try:
+        for name, held in tensors.items():
+            try:
+                save_file(held, partial / f"{name}.safetensors")
+            except SafetensorError as error:
+                raise OSError(None, str(error)) from None
+        (partial / "state.json").write_text(json.dumps(state))
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in sorted(partial.iterdir())
+        }
+        (partial / "manifest.json").write_text(json.dumps({**manifest, "files": files}, indent=1))
+        for path in partial.iterdir():
+            flush(path)
+        flush(partial)
+        target = folder / folder_name(step)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+        flush(folder)
+        return target
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(folder: Path) -> Saved:
+    """Read a manifest and compare every file with it. Raises CheckpointError naming the file that is wrong."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        files = manifest["files"]
+        version = manifest["format_version"]
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder.name}: no manifest; it was never finished") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder.name}: its manifest is damaged ({error})") from None
+    if version > FORMAT_VERSION:
+        raise CheckpointError(f"{folder.name}: written by a newer accel (format {version})", "upgrade accel")
+    for name, facts in files.items():
+        path = folder / name
+        if Path(name).name != name or path.is_symlink() or not path.is_file():
+            raise CheckpointError(f"{folder.name}: {name} is missing")
+        if path.stat().st_size != facts["bytes"] or digest(path) != facts["sha256"]:
+            raise CheckpointError(f"{folder.name}: {name} is damaged: its hash is not the manifest's")
+    return Saved(folder, manifest)
+
+
+def newest(run_folder: Path) -> tuple[Saved, list[str]]:
+    """The newest checkpoint that is whole, and what was wrong with those passed over.
+
+    Raises CheckpointError where there is none: a resume never starts afresh by itself.
+    """
+    folder = run_folder / "checkpoints"
+    passed: list[str] = []
+    for path in sorted(folder.glob("step-????????"), reverse=True):
+        try:
+            return verify(path), passed
+        except CheckpointError as error:
+            passed.append(error.message)
+    if not passed:
+        raise CheckpointError(f"{run_folder} has no checkpoint", "start it again: accel train --run " + str(run_folder))
+    raise CheckpointError("no checkpoint is whole: " + "; ".join(passed), "start the run again from its run.yaml")
