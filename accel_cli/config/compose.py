@@ -72,12 +72,14 @@ def expand(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[l
             axes.append([text])
             continue
         key = override.get_key_element().lstrip("+")
-        if override.is_discrete_sweep() or override.is_range_sweep() or override.is_choice_sweep():
-            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        elif isinstance(glob := override.value(), Glob) and key in names.options:
+        if isinstance(glob := override.value(), Glob) and key in names.options:
             axes.append([f"{key}={value}" for value in glob.filter(list(names.options[key]))])
+        elif not isinstance(glob, Glob) and (
+            override.is_discrete_sweep() or override.is_range_sweep() or override.is_choice_sweep()
+        ):
+            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
-            raise ConfigError(Problem(text, "an interval has no points", f"try {key}=0.1,0.2,0.3"))
+            raise ConfigError(Problem(text, "has no points to try one by one", f"try {key}=0.1,0.2,0.3"))
     count = 1
     for axis in axes:
         count *= len(axis)

@@ -80,6 +80,7 @@ class _WatchedPart:
         self._part, self._name, self._read = part, name, read
 
     def __getattr__(self, key: str) -> Any:
-        own = key in type(self._part).model_fields
+        schema = type(self._part)
+        own = key in schema.model_fields or key in schema.__class_vars__
         self._read.add(f"{self._name}.{key}" if own else self._name)
         return getattr(self._part, key)

@@ -28,7 +28,8 @@ def nearest(word: str, candidates: Iterable[str], count: int = 3) -> list[str]:
 
     word = word[:80]
     limit = max(1, len(word) // 3)
-    ranked = sorted((distance(word.lower(), c.lower()), -shared(c), c) for c in set(candidates))
+    able = {c for c in candidates if abs(len(c) - len(word)) <= limit or (len(word) > 2 and c.startswith(word))}
+    ranked = sorted((distance(word.lower(), c.lower()), -shared(c), c) for c in able)
     if ranked:
         limit = min(limit, 2 * max(1, ranked[0][0]))
     return [c for d, _, c in ranked if d <= limit or (len(word) > 2 and c.startswith(word))][:count]
