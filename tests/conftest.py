@@ -1,1 +1,7 @@
 """Its folder goes on the path, so that every test can ``from ranks import run_ranks``."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew from what recipes compose to")

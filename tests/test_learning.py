@@ -74,7 +74,7 @@ def test_cifar_from_a_folder_of_images(tmp_path: Path) -> None:
     found = json.loads(ended.stdout)
     records = [json.loads(line) for line in (run_folder(tmp_path) / "metrics.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if record["kind"] == "train"]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     assert found["metric"]["value"] > 0.35
     settings = json.loads((run_folder(tmp_path) / "checkpoints/latest/manifest.json").read_text())["description"]
     assert settings["test_samples"] == 10_000
