@@ -25,8 +25,8 @@ def main(arguments: argparse.Namespace) -> int:
             print(f"warning: {warning}", file=sys.stderr)
         run = planned.run
         print(
-            f"this runs: {run.launch.processes} x {run.hardware.option}, {run.strategy.option}, {run.precision.option}, "
-            f"global batch {run.train.global_batch}"
+            f"this runs: {run.launch.processes} x {run.hardware.option}, {run.strategy.option}, "
+            f"{run.precision.option}, global batch {run.train.global_batch}"
         )
     return code
 

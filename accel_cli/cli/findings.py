@@ -63,7 +63,7 @@ def precisions(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Findin
         elif rate * clear < base:
             yield Finding(f"{precision} on {name} is slower, {times(base / rate)} the time", evidence, "precision=fp32")
         else:
-            yield Finding(f"{precision} on {name}: cannot tell it from fp32", evidence, "precision=fp32")
+            yield Finding(f"{precision} on {name}: cannot tell it from fp32", evidence)
 
 
 def gpus(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
-from accel_cli.cli.yaml_keys import choices, keys
+from accel_cli.cli.yaml_keys import choices, keys, starts_from
 from accel_cli.config import tree
 from accel_cli.config.parts import GROUPS
 
@@ -82,12 +82,13 @@ class Typed:
         for group, option in self.groups.items():
             if body and not body.startswith(f"{group}."):
                 continue
-            paths = tree.options(group, self.folders)
-            chosen = {name for name in paths if name in option.strip("[]").split(",")}
+            paths = tree.options(group)
+            chosen = [self._accels(group, name) for name in option.strip("[]").split(",")]
             for names in (chosen, paths):
                 fitting = {
                     key: meaning
                     for name in names
+                    if name in paths
                     for key, meaning in keys(paths[name], group).items()
                     if key.startswith(body) and not meaning.startswith("none:")
                 }
@@ -95,6 +96,11 @@ class Typed:
                     found |= fitting
                     break
         return found
+
+    def _accels(self, group: str, option: str) -> str:
+        """The option of accel's own that a name stands for, which may be a user's file."""
+        path = tree.options(group, self.folders).get(option)
+        return starts_from(path) if path else option
 
     def _words_of(self, key: str) -> Iterable[str]:
         """The words that the schema names for a key, and true and false."""
@@ -104,7 +110,8 @@ class Typed:
         group = top.partition(".")[0]
         if group in self.groups:
             table = import_module(f"accel_cli.config.schema.{group}").OPTIONS
-            wanted = [table[name] for name in (self.groups[group], top.rpartition(".")[2]) if name in table]
+            chosen = self._accels(group, self.groups[group])
+            wanted = [table[option] for option in (chosen, top.rpartition(".")[2]) if option in table]
             schemas = [entry.schema for entry in (*wanted, *table.values())]
         else:
             schemas = [import_module("accel_cli.config.schema.sections").SECTIONS[top]]

@@ -38,6 +38,12 @@ def choices(path: Path) -> dict[str, str]:
     return {match[1]: match[2] for line in lines if (match := _CHOICE.match(line))}
 
 
+def starts_from(path: Path) -> str:
+    """The option of accel's that a user's own file names, else the one of its own name."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((match[3] for line in lines if (match := _KEY.match(line)) and match[2] == "option"), path.stem)
+
+
 def _next_indent(lines: list[str], place: int) -> int:
     following = (line for line in lines[place + 1 :] if line.strip() and not line.lstrip().startswith("#"))
     line = next(following, "")
