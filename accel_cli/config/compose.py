@@ -29,7 +29,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from accel_cli.config import tree
-from accel_cli.config.layers import Layer, final_choices, read_base, read_recipe, with_presets, without_replaced
+from accel_cli.config.layers import Layer, final_choices, flat, read_base, read_recipe, with_presets, without_replaced
 from accel_cli.config.names import Names
 from accel_cli.config.parts import SEVERAL
 from accel_cli.config.request import Request, Word, take_apart
@@ -39,6 +39,7 @@ from accel_cli.errors import ConfigError, Problem
 LARGEST_SWEEP = 10_000
 LONGEST_WORD = 20_000
 DEEPEST_VALUE = 30
+_BROKEN = ("${ begins a reference to a key", "try ${train.seed}, or leave the $ out")
 
 
 @dataclass(frozen=True)
@@ -142,17 +143,22 @@ def _word(text: str) -> Word | ConfigError:
     try:
         override = _override(text)
         value = _plain(override.value())
-        for interpolation in _interpolations(value):
-            OmegaConf.create({"value": interpolation})
+        broken = any(_is_broken(reference) for reference in _interpolations(value))
     except ConfigError as error:
         return ConfigError(error.problems)
-    except (OmegaConfBaseException, RecursionError):
-        return ConfigError(
-            Problem(text, "${ begins a reference to another key", "try ${train.seed}, or leave the $ out")
-        )
+    if broken:
+        return ConfigError(Problem(text, *_BROKEN))
     key = override.key_or_group.lstrip("/").replace("/", ".")
     sweep = tuple(_points(override)) if override.is_sweep_override() else None
     return Word(text, key, text.partition("=")[2], value, override.package, override.is_delete(), sweep)
+
+
+def _is_broken(reference: str) -> bool:
+    try:
+        OmegaConf.create({"value": reference})
+    except (OmegaConfBaseException, RecursionError):
+        return True
+    return False
 
 
 def _depth(text: str) -> int:
@@ -189,11 +195,20 @@ def _layers(request: Request, names: Names, base: Path | None) -> list[Layer]:
     layers: list[Layer] = []
     for reader, path in [*read, *((read_recipe, path) for path in request.recipes)]:
         with request.collecting(*names.tops):
-            layers += with_presets(reader(path, names), names, {})
+            layers += map(_refuse_broken, with_presets(reader(path, names), names, {}))
     for group, chosen in request.choices.items():
         with request.collecting(group):
-            layers += with_presets(Layer("", {group: chosen}), names, request.spelling)
+            layers += map(_refuse_broken, with_presets(Layer("", {group: chosen}), names, request.spelling))
     return without_replaced(layers, names.defaults)
+
+
+def _refuse_broken(layer: Layer) -> Layer:
+    """Raises ConfigError for a value of a file that is no whole reference, such as ``${``."""
+    spelling = layer.spelling()
+    for key, value in flat(layer.values):
+        if any(_is_broken(text) for text in _interpolations(value)):
+            raise ConfigError(Problem(spelling[key], *_BROKEN))
+    return layer
 
 
 def _refuse_unchosen(request: Request, chosen: dict[str, list[str]]) -> None:
