@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,20 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from accel_cli.config import tree
 from accel_cli.config.layers import Layer, final_choices, flat, read_base, read_recipe, with_presets, without_replaced
 from accel_cli.config.names import Names
 from accel_cli.config.parts import SEVERAL
+from accel_cli.config.references import BROKEN, is_broken, resolved
 from accel_cli.config.request import Request, Word, take_apart
-from accel_cli.config.suggest import did_you_mean
 from accel_cli.errors import ConfigError, Problem
 
 LARGEST_SWEEP = 10_000
 LONGEST_WORD = 20_000
 DEEPEST_VALUE = 30
-_BROKEN = ("${ begins a reference to a key", "try ${train.seed}, or leave the $ out")
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = (), base: Pa
     chosen = final_choices(layers, names.defaults)
     _refuse_unchosen(request, chosen)
     composed = Composed({}, chosen, request, names, layers)
-    node = _resolved(_hydra(request, chosen, layers), request, names, composed.spelling)
+    node = resolved(_hydra(request, chosen, layers), request, names, composed.spelling)
     return replace(composed, tree=_attach_names(node, chosen))
 
 
@@ -143,22 +142,13 @@ def _word(text: str) -> Word | ConfigError:
     try:
         override = _override(text)
         value = _plain(override.value())
-        broken = any(_is_broken(reference) for reference in _interpolations(value))
     except ConfigError as error:
         return ConfigError(error.problems)
-    if broken:
-        return ConfigError(Problem(text, *_BROKEN))
+    if is_broken(value):
+        return ConfigError(Problem(text, *BROKEN))
     key = override.key_or_group.lstrip("/").replace("/", ".")
     sweep = tuple(_points(override)) if override.is_sweep_override() else None
     return Word(text, key, text.partition("=")[2], value, override.package, override.is_delete(), sweep)
-
-
-def _is_broken(reference: str) -> bool:
-    try:
-        OmegaConf.create({"value": reference})
-    except (OmegaConfBaseException, RecursionError):
-        return True
-    return False
 
 
 def _depth(text: str) -> int:
@@ -173,13 +163,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {_plain(key): _plain(part) for key, part in value.items()}
     return value
-
-
-def _interpolations(value: Any) -> Iterator[str]:
-    if isinstance(value, str) and "${" in value:
-        yield value
-    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _interpolations(part)
 
 
 def _points(override: Override) -> Iterator[str]:
@@ -206,8 +189,8 @@ def _refuse_broken(layer: Layer) -> Layer:
     """Raises ConfigError for a value of a file that is no whole reference, such as ``${``."""
     spelling = layer.spelling()
     for key, value in flat(layer.values):
-        if any(_is_broken(text) for text in _interpolations(value)):
-            raise ConfigError(Problem(spelling[key], *_BROKEN))
+        if is_broken(value):
+            raise ConfigError(Problem(spelling[key], *BROKEN))
     return layer
 
 
@@ -266,51 +249,6 @@ def _translate(error: Exception, request: Request) -> Problem:
         return Problem(text, "there is no such key to take away", "leave it out; accel show prints the composed tree")
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return Problem(text, f"cannot be set: {reason[:120]}", "see accel show for the composed tree")
-
-
-def _resolved(config: DictConfig, request: Request, names: Names, spelling: dict[str, str]) -> dict[str, Any]:
-    """Plain containers with every ${key} replaced by the value of that key; a reference that fails becomes null."""
-    for holder, key in _references(config):
-        full = re.sub(r"\[\d+\].*", "", holder._get_full_key(key))
-        try:
-            value = holder[key]
-            problem = ("refers to keys; only values can be referred to", "write them out") if _is_node(value) else None
-        except RecursionError:
-            problem = ("refers to itself", "write the value itself")
-        except OmegaConfBaseException as error:
-            problem = _reference_problem(str(error), names)
-        if problem:
-            holder._set_item_impl(key, None)
-            request.refuse(Problem(spelling.get(full, full), *problem), full)
-    found = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items()}
-
-
-def _references(node: Any) -> list[tuple[Any, Any]]:
-    """(container, key) of every interpolation below ``node``."""
-    found = []
-    keys: Iterable[Any] = node.keys() if isinstance(node, DictConfig) else range(len(node))
-    for key in list(keys):
-        if OmegaConf.is_interpolation(node, key):
-            found.append((node, key))
-        elif _is_node(child := node._get_node(key)) and not child._is_none() and not child._is_missing():
-            found += _references(child)
-    return found
-
-
-def _is_node(value: Any) -> bool:
-    return isinstance(value, DictConfig | ListConfig)
-
-
-def _reference_problem(message: str, names: Names) -> tuple[str, str]:
-    if "recursi" in message.lower():
-        return "refers to itself", "write the value itself"
-    missing = re.search(r"Interpolation key '([^']+)' not found", message)
-    if missing:
-        near = [f"${{{key}}}" for key in names.near_keys(missing[1])]
-        return f"there is no key {missing[1]}", did_you_mean(near) or "write the value itself"
-    return "refers to something that is no value", "write the value itself"
 
 
 def _attach_names(node: dict[str, Any], choices: dict[str, list[str]]) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""The rule table: every rule can be met, and every pair of options runs or is refused with what to type."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doors import HIDDEN_WORDS, through
+
+from accel_cli.config import tree
+from accel_cli.config.decide import decide
+from accel_cli.config.machine import GPU, Machine
+from accel_cli.config.parts import GROUPS, SEVERAL, table
+from accel_cli.config.rules import RULES, Facts, judge, refusals
+from accel_cli.config.run import Run, check_tree
+from accel_cli.errors import Problem
+
+CPU = Machine(cores=2, memory_bytes=8 << 30)
+TWO_GPUS = replace(CPU, cores=16, gpus=(GPU("a", 80 << 30, (9, 0)), GPU("b", 80 << 30, (9, 0))))
+APPLE = replace(CPU, mps=True)
+TREE = through("train.epochs=10", "model=mlp", "data=digits").composed.tree
+PLACEHOLDERS = {
+    "path": __file__, "root": str(Path(__file__).parent), "data.target": "x", "stopping.target": 0.5, "factory": "nets:Net",
+}  # fmt: skip
+
+CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
+    "single-is-one-process": (CPU, {"launch.processes": 2}),
+    "ddp-of-one": (CPU, {"strategy": "ddp", "launch.processes": 1}),
+    "batch-divides": (CPU, {"strategy": "ddp", "launch.processes": 3}),
+    "one-length": (CPU, {"train.steps": 3}),
+    "cuda-present": (CPU, {"hardware": "cuda"}),
+    "mps-present": (CPU, {"hardware": "mps"}),
+    "enough-gpus": (TWO_GPUS, {"strategy": "ddp", "launch.processes": 4}),
+    "one-process-on-mps": (APPLE, {"strategy": "ddp", "launch.processes": 2}),
+    "gpus-unused": (TWO_GPUS, {}),
+    "nccl-needs-cuda": (CPU, {"launch.backend": "nccl"}),
+    "processes-and-cores": (CPU, {"strategy": "ddp", "launch.processes": 4}),
+    "threads-and-cores": (CPU, {"hardware.threads": 3}),
+    "slow-bf16": (CPU, {"precision": "bf16"}),
+    "slow-fp16": (CPU, {"precision": "fp16"}),
+    "fp16-on-mps": (APPLE, {"precision": "fp16"}),
+    "compiler-present": (CPU, {"compile": "full"}),
+    "model-reads-input": (CPU, {"model": "gpt"}),
+    "task-fits-target": (CPU, {"task": "regression"}),
+    "augment-is-for-images": (CPU, {"augment": "basic", "data": "stdlib_text", "model": "gpt"}),
+    "something-to-train": (CPU, {"transfer": "finetune", "transfer.freeze": ["*"]}),
+    "finetune-from-nothing": (CPU, {"transfer": "finetune"}),
+    "early-in-time": (CPU, {"stopping": "early", "train.epochs": 2.0}),
+    "plateau-in-time": (CPU, {"schedule": "plateau", "train.epochs": 2.0}),
+    "evaluates-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "evaluate.every": 20}),
+    "saves-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "checkpoint.every": 20}),
+    "warm-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "schedule.warmup": 20}),
+    "workers-and-cores": (CPU, {"loader": "workers", "loader.workers": 4}),
+}
+
+
+def composed(settings: dict[str, Any]) -> Run:
+    """What composing would make of options and values, without Hydra, with placeholders for what has no default."""
+    node = {key: dict(part) if isinstance(part, dict) else part for key, part in TREE.items()}
+    for key, value in settings.items():
+        group, dot, leaf = key.partition(".")
+        if dot:
+            node[group][leaf] = value
+            continue
+        defaults = tree.read_yaml(tree.options(group)[value])
+        own = {
+            k: PLACEHOLDERS.get(f"{group}.{k}", PLACEHOLDERS.get(k, v)) if v in (None, "???", "") else v
+            for k, v in defaults.items()
+        }
+        if group not in SEVERAL:
+            node[group] = {**own, "option": value}
+        else:
+            node[group] = {SEVERAL[group]: {} if value == "none" else {value: own}}
+    checked = check_tree(node)
+    assert checked.run is not None
+    assert not checked.problems, checked.problems
+    return checked.run
+
+
+def facts(settings: dict[str, Any], machine: Machine) -> Facts:
+    return Facts(decide(composed(settings), machine)[0], machine, ["nets"])
+
+
+def test_rules_are_told_apart_and_told() -> None:
+    assert len({rule.id for rule in RULES}) == len(RULES)
+    for rule in RULES:
+        assert rule.level in ("refuse", "warn")
+        assert rule.text
+        assert "\n" not in rule.text
+        assert rule.id == rule.id.lower()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_every_rule_can_be_met_and_need_not_be(rule: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine, settings = CASES[rule.id]
+    if rule.id == "compiler-present":
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CXX", raising=False)
+    met = facts(settings, machine)
+    assert rule.when(met)
+    problem = rule.problem(met)
+    assert all((problem.where, problem.why, problem.fix))
+    told = [f"{p.where}: {p.why}; {p.fix}" for p in refusals(met)] if rule.level == "refuse" else judge(met)
+    assert f"{problem.where}: {problem.why}; {problem.fix}" in told
+    assert not rule.when(facts({}, TWO_GPUS if rule.id == "one-length" else CPU))
+
+
+def pairs() -> Iterator[tuple[str, str, str, str]]:
+    for first, second in itertools.combinations(GROUPS, 2):
+        for option in table(first):
+            yield from ((first, option, second, other) for other in table(second))
+
+
+@pytest.mark.parametrize("machine", [CPU, TWO_GPUS, APPLE], ids=["cpu", "two gpus", "apple"])
+def test_every_pair_of_options_runs_or_is_refused_with_a_fix(machine: Machine) -> None:
+    count = 0
+    for first, option, second, other in pairs():
+        found = facts({first: option, second: other}, machine)
+        for problem in refusals(found):
+            assert isinstance(problem, Problem)
+            assert problem.where, (option, other)
+            assert problem.why, problem
+            assert problem.fix, problem
+            assert not any(word in str(problem) for word in HIDDEN_WORDS)
+        count += 1
+    assert count > 1_000
+
+
+def test_the_model_that_a_refusal_names_fits() -> None:
+    for model, data in itertools.product(table("model"), table("data")):
+        for problem in refusals(facts({"model": model, "data": data}, CPU)):
+            group, _, option = problem.fix.removeprefix("try ").partition("=")
+            if group == "model":
+                mended = refusals(facts({"model": option, "data": data}, CPU))
+                assert problem.why not in {p.why for p in mended}
+                assert not any("reads" in p.why for p in mended)
