@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ from accel_cli.errors import INTERRUPTED, SAVED_RUN_AGAIN
 from accel_cli.world import World
 
 POLL = 0.05
-SIGNALS = {
+SIGNALS: dict[int, int] = {
     signal.SIGINT: INTERRUPTED,
     signal.SIGTERM: SAVED_RUN_AGAIN,
     signal.SIGHUP: SAVED_RUN_AGAIN,
@@ -25,7 +26,7 @@ TIME_BUDGET = 0
 class Stop:
     """Asked before every step whether to start it.
 
-    A signal handler only notes the signal. A watcher thread in each rank posts the last step that its rank has started
+    A signal only wakes a watcher thread. The watcher in each rank posts the last step that its rank has started
     to the store; all take the largest, and stop after it. A rank that has posted starts no further step before the
     answer is known, so that no rank waits in a collective for one that has stopped.
     """
@@ -42,6 +43,7 @@ class Stop:
         self._lock = threading.Condition()
         self._closed = threading.Event()
         self._previous: dict[int, object] = {}
+        self._previous_wakeup = -1
         self._store = world.store.clone() if world.store is not None else None
         self._siblings: list[int] = []
 
@@ -50,13 +52,18 @@ class Stop:
         if self._store is not None:
             self._siblings = [pid for host, pid in self.world.gather((os.uname().nodename, os.getpid()))
                               if host == os.uname().nodename and pid != os.getpid()]  # fmt: skip
+        # Python runs a handler in the main thread only, which may be deep in a collective: the watcher reads this instead.
+        self._wakeup, writing = os.pipe()
+        os.set_blocking(writing, False)
+        self._previous_wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in SIGNALS:
-            self._previous[number] = signal.signal(number, self._note)
+            self._previous[number] = signal.signal(number, _ignore)
         threading.Thread(target=self._watch, name="accel-stop", daemon=True).start()
 
     def close(self) -> None:
         """Give the signals back and end the watcher."""
         self._closed.set()
+        signal.set_wakeup_fd(self._previous_wakeup)
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._previous = {}
@@ -74,11 +81,11 @@ class Stop:
             self._started = step
             return False
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._asked = SIGNALS[signal.Signals(number)]
-
     def _watch(self) -> None:
-        while not self._closed.wait(POLL):
+        while not self._closed.is_set():
+            if select.select([self._wakeup], [], [], POLL)[0]:
+                for number in os.read(self._wakeup, 64):
+                    self._asked = SIGNALS.get(number, self._asked)
             if self._asked is None and self.deadline is not None and time.monotonic() > self.deadline:
                 self._asked = TIME_BUDGET
             if self._asked not in (None, TIME_BUDGET) and self._lost_sibling():
@@ -113,9 +120,15 @@ class Stop:
                 self.reason = int(self._store.get("accel/stop"))
                 self.last_step = max(posted)
                 self._lock.notify_all()
-        except Exception:  # the store goes down with rank 0's host: the collective that follows will tell why
-            return True
+        except Exception:  # the store goes down with its host: the collective that follows will tell why
+            with self._lock:
+                self.last_step = self._started + 1
+                self._lock.notify_all()
         return True
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """A handler there must be for the wakeup descriptor to be written."""
 
 
 def _alive(pid: int) -> bool:
