@@ -88,7 +88,7 @@ def _values(action: argparse.Action, before: Sequence[str], current: str) -> Wor
     if action.dest == "overrides":
         return typed.overrides(current)
     if action.dest == "explain":
-        return {**dict.fromkeys(typed.groups, ""), **typed.keys()}
+        return typed.keys(current) if "." in current else typed.tops()
     if action.dest == "what":
         return {**LISTS, **dict.fromkeys(typed.groups, "its options")}
     return {}

@@ -36,7 +36,10 @@ def explain(planned: Plan, key: str) -> list[Row]:
         raise ConfigError(Problem(f"--explain {key}", why, near or planned.composed.names.unknown_key(key, key).fix))
     rows = [{"value": d.value, "by": f"auto: {d.why}"} for d in planned.decisions if d.key == key]
     rows += _group_rows(planned, key) if key in groups else _value_rows(planned, key)
-    if rows and rows[0]["by"] == COMMAND_LINE:
+    holds = rows[0]["value"] if rows else ABSENT
+    if holds == "auto" and found != "auto":
+        rows.insert(0, {"value": found, "by": "auto"})
+    elif rows and (rows[0]["by"] == COMMAND_LINE or "${" in str(holds)):
         rows[0]["value"] = found  # as it was read, not as it was typed
     return rows
 

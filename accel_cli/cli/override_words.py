@@ -50,18 +50,22 @@ class Typed:
         elif "." in body:
             found = {f"{full}=": meaning for full, meaning in self.keys(body).items()}
         else:
-            found = self._tops(body)
+            found = {
+                top if top.endswith(".") else f"{top}=": meaning
+                for top, meaning in self.tops().items()
+                if top not in self.chosen
+            }
+            found |= {f"{body}.": "its keys"} if body in self.groups else {}
             if not sign:
                 found["+recipe="] = "a whole run of one name"
             elif sign == "+":
                 found["recipe="] = "a whole run of one name"
         return {text if text[0] == "+" else sign + text: meaning for text, meaning in found.items()}
 
-    def _tops(self, body: str) -> Words:
-        found = {f"{group}=": f"{option} now" for group, option in self.groups.items() if group not in self.chosen}
-        sections = dict.fromkeys(key.partition(".")[0] for key in self._train_keys)
-        found |= {f"{section}.": "settings" for section in sections}
-        return found | ({f"{body}.": "its keys"} if body in self.groups else {})
+    def tops(self) -> Words:
+        """Groups, with the option that stands now, and the beginnings of the sections' keys."""
+        sections = dict.fromkeys(f"{key.partition('.')[0]}." for key in self._train_keys)
+        return {group: f"{option} now" for group, option in self.groups.items()} | dict.fromkeys(sections, "settings")
 
     def _choices(self, key: str, value: str) -> Words:
         """Values of a key: a group's options, also after a comma or in a list; recipes; a key's own words."""
