@@ -23,9 +23,7 @@ def found(
     places: list[dict[str, Any]] | None = None,
     **measured: Any,
 ) -> list[Finding]:
-    return [
-        tuple(row) for row in findings(machine, {"rates": rates or {}, **measured}, places or [], environment or {})
-    ]
+    return findings(machine, {"rates": rates or {}, **measured}, places or [], environment or {})
 
 
 def rates(device: str = "cpu", spread: float = 1.0, **each: float) -> dict[str, Any]:
