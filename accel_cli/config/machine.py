@@ -111,10 +111,10 @@ def _processor() -> tuple[str, frozenset[str]]:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return platform.processor(), frozenset()
+        return platform.machine(), frozenset()
     rows = [line.partition(":") for line in text.partition("\n\n")[0].splitlines()]
     facts = {key.strip(): value.strip() for key, _, value in rows}
-    return facts.get("model name", platform.processor()), frozenset(facts.get("flags", "").split())
+    return facts.get("model name") or platform.machine(), frozenset(facts.get("flags", "").split())
 
 
 class _NVMLMemory(ctypes.Structure):

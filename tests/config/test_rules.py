@@ -24,7 +24,8 @@ TWO_GPUS = replace(CPU, cores=16, gpus=(GPU("a", 80 << 30, (9, 0)), GPU("b", 80 
 APPLE = replace(CPU, mps=True)
 TREE = through("train.epochs=10", "model=mlp", "data=digits").composed.tree
 PLACEHOLDERS = {
-    "path": __file__, "root": str(Path(__file__).parent), "data.target": "x", "stopping.target": 0.5, "factory": "nets:Net",
+    "path": __file__, "root": str(Path(__file__).parent), "factory": "nets:Net",
+    "data.target": "x", "stopping.target": 0.5,
 }  # fmt: skip
 
 CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
