@@ -18,16 +18,13 @@ import time
 import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
-
-import torch
 
 from accel_cli.config import factory
 from accel_cli.config import run as run_file
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
-from accel_cli.engine import checkpoint, checkpoint_files, deep_check, setup, summary
+from accel_cli.engine import checkpoint, checkpoint_files, deep_check, failure, setup, summary
 from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.events import Events
 from accel_cli.engine.finish import summarize
@@ -37,7 +34,6 @@ from accel_cli.engine.metrics import Metrics, cut
 from accel_cli.engine.profile import Profile
 from accel_cli.engine.stop import Stop
 from accel_cli.engine.training import Training
-from accel_cli.errors import AccelError, ConfigError, DivergedError
 from accel_cli.world import World, leave, ranks_from_environment
 
 
@@ -126,7 +122,16 @@ def work(request: Request, descriptor: int | None) -> int:
             return 0
         return _run(run, request, events, state)
     except (Exception, KeyboardInterrupt) as error:
-        return _fail(error, request, number, state, events)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if descriptor is not None:
+            events.emit("failing", position=os.fstat(1).st_size)
+        traceback.print_exc()
+        found = failure.describe(error, number, state.training.step if state.training is not None else None)
+        failure.leave(request.path, found)
+        if descriptor is None and number == 0 and request.mode == "train":
+            failure.end_without_front(request.path, run_file.read(request.path / "run.yaml").to_tree(), found)
+        return int(found["exit_code"])
     finally:
         with contextlib.suppress(Exception):
             leave()
@@ -243,71 +248,6 @@ def record_decisions(folder: Path, new: list[dict[str, Any]]) -> None:
     old = json.loads(path.read_text()) if path.exists() else []
     known = {entry["key"] for entry in old}
     summary.write_json(path, old + [entry for entry in new if entry["key"] not in known])
-
-
-def _fail(error: BaseException, request: Request, number: int, state: _State, events: Events) -> int:
-    """Write the failure where the front looks for it; its traceback goes to the rank's log, and no further."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if events.descriptor is not None:
-        events.emit("failing", position=os.fstat(1).st_size)
-    traceback.print_exc()
-    code = exit_code(error)
-    step = state.training.step if state.training is not None else None
-    place = user_place(error.__traceback__)
-    message = str(getattr(error, "message", None) or error) or type(error).__name__
-    if code == 6 and not isinstance(error, AccelError):
-        message = f"another rank did not answer within launch.wait: {message}"
-    failure = {
-        "rank": number,
-        "step": step,
-        "type": type(error).__name__,
-        "message": message,
-        "try": getattr(error, "fix", ""),
-        "place": place,
-        "exit_code": code,
-        "problems": [asdict(p) for p in error.problems] if isinstance(error, ConfigError) else None,
-        "time": time.monotonic(),
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-    with contextlib.suppress(OSError):
-        (request.path / "ranks").mkdir(exist_ok=True)
-        summary.write_json(request.path / "ranks" / f"{number}.failure.json", failure)
-        if events.descriptor is None and number == 0 and request.mode == "train":
-            settings = run_file.read(request.path / "run.yaml").to_tree()
-            status = "diverged" if isinstance(error, DivergedError) else "failed"
-            keys = ("rank", "step", "type", "message", "try")
-            result = summary.failed(request.path, settings, {k: failure[k] for k in keys}, code, status)
-            summary.write_json(request.path / "summary.json", result)
-    return code
-
-
-def exit_code(error: BaseException) -> int:
-    """The contract's code for an exception that ended a rank."""
-    if isinstance(error, AccelError):
-        return error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return 7
-    if isinstance(error, OSError) and error.errno in (28, 122, 24, 12):
-        return 7
-    if isinstance(error, torch.distributed.DistError) and "timed out" in str(error).lower():
-        return 6
-    if "Timed out waiting" in str(error) or "Watchdog caught collective operation timeout" in str(error):
-        return 6
-    return 3
-
-
-def user_place(trace: TracebackType | None) -> str | None:
-    """``file:line`` of the innermost frame that is neither accel's, nor a library's."""
-    libraries = (str(Path(__file__).parent), os.sep + "site-packages" + os.sep, os.path.dirname(os.__file__), "<")
-    own = [
-        f"{frame.filename}:{frame.lineno}"
-        for frame in traceback.extract_tb(trace)
-        if not any(library in frame.filename for library in libraries)
-    ]
-    return own[-1] if own else None
 
 
 if __name__ == "__main__":
