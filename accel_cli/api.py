@@ -34,9 +34,9 @@ def train(
 ) -> dict[str, Any]:
     """Train one run and return its summary (summary.json's keys, and ``run``, its folder).
 
-    Takes the command line's own words: ``train(["model=mlp", "train.epochs=3"])``. The ranks are processes of their own;
-    the caller is never forked. Raises ConfigError before anything starts, and AccelError where the run fails; a run that
-    a signal ended returns with status ``interrupted``.
+    Takes the command line's own words: ``train(["model=mlp", "train.epochs=3"])``. The ranks are processes of their
+    own; the caller is never forked. Raises ConfigError before anything starts, and AccelError where the run fails; a
+    run that a signal ended returns with status ``interrupted``.
     """
     started = time.time()
     folders = [Path(folder) for folder in config_dirs]
@@ -73,7 +73,7 @@ class Trained(nn.Module):
         self._finish = Finish(description, torch.device("cpu"))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Images uint8 or float [n, channels, height, width], vectors [n, features] or tokens [n, length], as stored."""
+        """Images [n, channels, height, width], vectors [n, features] or tokens [n, length], as the data stores them."""
         nothing = torch.zeros(len(inputs), dtype=torch.int64)
         finished, _ = self._finish((inputs, nothing), nothing, nothing)
         output = self.model(finished)

@@ -4,4 +4,4 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew from what recipes compose to")
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew from the recipes")

@@ -67,8 +67,8 @@ def test_cifar_from_a_folder_of_images(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "cifar", filter="data")
     ended = accel(
         "train", "data=image_folder", "data.root=cifar", f"data.cache={tmp_path / 'cache'}", "model=resnet",
-        "model.blocks=[1,1]", "model.width=8", "train.global_batch=128", "train.epochs=1", "optimizer.learning_rate=0.01",
-        "metrics.every=50", "--json", folder=tmp_path, timeout=400,
+        "model.blocks=[1,1]", "model.width=8", "train.global_batch=128", "train.epochs=1",
+        "optimizer.learning_rate=0.01", "metrics.every=50", "--json", folder=tmp_path, timeout=400,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)

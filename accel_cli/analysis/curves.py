@@ -37,7 +37,7 @@ def figures(runs: Sequence[RunFolder], names: Sequence[str]) -> list[Html]:
         return run.evaluations
 
     measured = dict.fromkeys(name for run in runs for name in run.evaluation_metrics)
-    metrics = [name for name in measured if not name.startswith("test_")]  # read once, at the end: a number, not a curve
+    metrics = [name for name in measured if not name.startswith("test_")]  # read once: a number, not a curve
     drawn = [
         draw("Train loss over steps", training, "step", "loss", log=True, smooth=True),
         draw("Train loss over time", training, "seconds", "loss", log=True, smooth=True),

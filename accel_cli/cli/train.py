@@ -160,7 +160,7 @@ def shorter(folder: Path) -> str:
 
 
 def show_failure(folder: Path, outcome: Outcome, traceback: bool = False) -> None:
-    """At most a dozen lines: what happened, where, what to try, where the rest is; the rank's traceback if asked for."""
+    """At most a dozen lines: what happened, where, what to try, where the rest is; a traceback if asked for."""
     from accel_cli.errors import format_problems
 
     failure = outcome.failure

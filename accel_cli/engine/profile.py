@@ -11,7 +11,7 @@ WAIT, WARMUP, STEPS = 3, 2, 5
 
 
 class Profile:
-    """Traces steps 6 to 10 of an attempt into ``profile/trace.json``; ends by itself, so the steps after cost nothing."""
+    """Traces steps 6 to 10 of an attempt into ``profile/trace.json``, then ends: the steps after cost nothing."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "profile" / "trace.json"

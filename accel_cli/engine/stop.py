@@ -52,7 +52,7 @@ class Stop:
         if self._store is not None:
             self._siblings = [pid for host, pid in self.world.gather((os.uname().nodename, os.getpid()))
                               if host == os.uname().nodename and pid != os.getpid()]  # fmt: skip
-        # Python runs a handler in the main thread only, which may be deep in a collective: the watcher reads this instead.
+        # Python runs a handler in the main thread only, which may be deep in a collective: the watcher reads this.
         self._wakeup, writing = os.pipe()
         os.set_blocking(writing, False)
         self._previous_wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

@@ -1,7 +1,7 @@
 """The agent: imports torch once, then forks a set of ranks for every run that it is handed.
 
-It stays clean for forking: it starts no thread, runs no tensor operation, and never touches CUDA. It dies with the front,
-and its ranks die with it.
+It stays clean for forking: it starts no thread, runs no tensor operation, and never touches CUDA. It dies with the
+front, and its ranks die with it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def run(request: Request, processes: int, descriptor: int) -> list[dict[str, Any
 
 
 def _ended(agent: LocalElasticAgent, result: RunResult) -> list[dict[str, Any]]:
-    """The ranks that ended by themselves while a run failed: first the one that was noticed, then those that just left."""
+    """The ranks that ended by themselves in a failed run: first the one that was noticed, then those that just left."""
     if not result.is_failed():
         return []
     found = [{"rank": n, "pid": f.pid, "exit_code": f.exitcode} for n, f in result.failures.items()]

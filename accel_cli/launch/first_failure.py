@@ -54,8 +54,8 @@ def find(folder: Path, ended: list[dict[str, Any]]) -> Failure:
     """The failure that came first.
 
     ``ended`` is what the agent saw: rank, pid and exit code (negative: a signal) of ranks that ended before the run was
-    done. A rank that could still speak left ranks/<rank>.failure.json; one that was killed could not, and then its peers' complaints about
-    lost connections are only echoes.
+    done. A rank that could still speak left ranks/<rank>.failure.json; one that was killed could not, and then its
+    peers' complaints about lost connections are only echoes.
     """
     spoken = []
     for path in sorted((folder / "ranks").glob("*.failure.json")):

@@ -72,7 +72,8 @@ def test_own_code_trains_through_plugin(tmp_path: Path) -> None:
     assert found["metric"]["name"] == "accuracy"
     assert found["metric"]["value"] > 0.95
 
-    evaluated = accel("evaluate", str(run_folder(tmp_path)), "--plugin", str(elsewhere / "own.py"), "--json", folder=tmp_path)
+    plugin = str(elsewhere / "own.py")
+    evaluated = accel("evaluate", str(run_folder(tmp_path)), "--plugin", plugin, "--json", folder=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads(evaluated.stdout)["metrics"]["test_accuracy"] == found["metric"]["value"]
 
@@ -90,7 +91,8 @@ def test_without_plugin_it_is_refused_and_told_what_to_add(tmp_path: Path) -> No
 
 def test_her_own_accel_yaml_grants_and_a_recipe_cannot(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
-    (tmp_path / "sly.yaml").write_text("plugins: [own]\ndefaults:\n  - override /model: custom\nmodel:\n  factory: own:Line\n")
+    sly = "plugins: [own]\ndefaults:\n  - override /model: custom\nmodel:\n  factory: own:Line\n"
+    (tmp_path / "sly.yaml").write_text(sly)
     assert accel("check", "+recipe=sly.yaml", folder=tmp_path).returncode in (2, 8)
     (tmp_path / "accel.yaml").write_text("plugins: [own]\n")
     assert accel("check", *WORDS[1:-1], folder=tmp_path).returncode == 0
