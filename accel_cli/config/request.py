@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from accel_cli.errors import ConfigError, Problem, SecurityError
 
 LENGTHS = ("epochs", "steps", "samples")
 """The keys of train that state the length of a run: whoever states one means it instead of the others."""
+
+
+_DIGIT_FIRST = re.compile(r"(^|\.)\d")
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def take_apart(words: Sequence[Word | ConfigError], names: Names) -> Request:
         before = len(request.problems)
         with request.collecting():
             if isinstance(word, ConfigError):
-                raise word
+                raise _misspelt(word, names)
             _take(word, request, names)
         if len(request.problems) > before:
             request.spoiled.update(_about(word, names))
@@ -89,6 +93,16 @@ def _about(word: Word | ConfigError, names: Names) -> Iterator[str]:
     yield key
     if key.partition(".")[0] not in names.tops:
         yield from (meant.partition("=")[0] for meant in names.meant(key, text.partition("=")[2]))
+
+
+def _misspelt(error: ConfigError, names: Names) -> ConfigError:
+    """A word outside the grammar because its key is no name, such as 8chedule=step: that key is what is wrong."""
+    text = error.problems[0].where
+    key, equals, _ = text.partition("=")
+    key = key.lstrip("+~")
+    if equals and re.fullmatch(r"\w[\w.]*", key) and (key.split(".")[0] not in names.tops or _DIGIT_FIRST.search(key)):
+        return ConfigError(names.unknown_key(key, text))
+    return error
 
 
 def _take(word: Word, request: Request, names: Names) -> None:

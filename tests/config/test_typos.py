@@ -118,6 +118,7 @@ def test_values() -> None:
 
 
 @pytest.mark.parametrize(("typed", "meant"), [
+    ("8trategy=ddp", "strategy=ddp"), ("train.5eed=3", "train.seed=3"),
     ("strategyy=ddp", "strategy=ddp"), ("optimizer=sdg", "optimizer=sgd"), ("train.epocs=3", "train.epochs=3"),
     ("optimzer.learning_rate=1", "optimizer.learning_rate=1"), ("train.determinism=exatc", "train.determinism=exact"),
 ])  # fmt: skip
