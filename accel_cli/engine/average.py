@@ -19,19 +19,28 @@ class MovingAverage:
         self.model = model
         self.decay = decay
         self.tensors: dict[str, torch.Tensor] = {}
-        if decay is not None:
-            self.tensors = {name: value.detach().clone() for name, value in model.state_dict().items()}
-            weights = dict(model.named_parameters())
-            self._averaged = [(self.tensors[n], p) for n, p in weights.items() if n in self.tensors and p.requires_grad]
-            self._copied = [(self.tensors[n], b) for n, b in model.state_dict(keep_vars=True).items()
-                            if n not in weights or not weights[n].requires_grad]  # fmt: skip
+        if decay is None:
+            return
+        once: dict[int, torch.Tensor] = {}
+        for name, value in model.state_dict(keep_vars=True).items():
+            self.tensors[name] = once.setdefault(id(value), value.detach().clone())
+        self._averages = [average for average, value in self._pairs() if value.requires_grad]
+        self._trained = [value for _, value in self._pairs() if value.requires_grad]
+        self._copies = len(self._trained) < len(once)
+
+    def _pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(average, live tensor), each once: tied weights have several names."""
+        live = self.model.state_dict(keep_vars=True)
+        yield from {id(value): (self.tensors[name], value) for name, value in live.items()}.values()
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         assert self.decay is not None
-        torch._foreach_lerp_([a for a, _ in self._averaged], [p.detach() for _, p in self._averaged], 1 - self.decay)
-        for average, buffer in self._copied:
-            average.copy_(buffer)
+        torch._foreach_lerp_(self._averages, self._trained, 1 - self.decay)
+        if self._copies:
+            for average, value in self._pairs():
+                if not value.requires_grad:
+                    average.copy_(value)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -47,10 +56,10 @@ class MovingAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for name, value in self.model.state_dict(keep_vars=True).items():
+        for average, value in self._pairs():
             held = value.detach().clone()
-            value.data.copy_(self.tensors[name])
-            self.tensors[name].copy_(held)
+            value.data.copy_(average)
+            average.copy_(held)
 
     @torch.no_grad()
     def load(self, tensors: dict[str, torch.Tensor]) -> None:

@@ -52,6 +52,9 @@ def train(
         t.clock.mark("other")
 
         evaluates, saves = due(t, evaluate_every), due(t, save_every)
+        if evaluates or saves:  # a record's window ends wherever a resume may begin
+            metrics.record()
+            metrics.flush()
         if evaluates:
             ended = validate(t, metrics, progress)
             status = ended or status
@@ -62,6 +65,7 @@ def train(
         if evaluates and ended:
             break
     metrics.record()
+    metrics.flush()
     if status != "interrupted" and progress.evaluated_step != t.step:
         validate(t, metrics, progress)
     if checkpoints.last_saved != t.step:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,9 +16,12 @@ from accel_cli.engine.step import StepReport
 from accel_cli.engine.training import Training
 from accel_cli.errors import DivergedError
 
+FOLDED = 64
+"""Steps whose numbers are joined into one tensor, so that a long window stays small."""
+
 
 class Metrics:
-    """Every rank keeps sums on its device; every ``metrics.every`` steps they are added over ranks and read."""
+    """Every rank keeps its steps' numbers on its device; every ``metrics.every`` steps they are added and read."""
 
     def __init__(self, training: Training, folder: Path, events: Events, trackers: list[Any]) -> None:
         self.t = training
@@ -31,10 +35,12 @@ class Metrics:
         self.last_loss: float | None = None
         self.step_seconds: list[float] = []
         self._step_began = self.begin
-        self._window: torch.Tensor | None = None
-        self._count = 0
+        self._reports: list[StepReport] = []
+        self._rows: list[torch.Tensor] = []
+        self._weights: list[float] = []
         self._window_seconds = 0.0
-        self._in_a_row: torch.Tensor | None = None
+        self._pending: tuple[dict[str, Any], list[float], Callable[[], list[Any]]] | None = None
+        self._in_a_row = 0
         self._seconds_before = 0.0
         self._first_step_ended = 0.0
 
@@ -49,12 +55,10 @@ class Metrics:
 
     def step(self, report: StepReport) -> None:
         """After every step; reads nothing but the clock unless a record is due."""
-        loss_and_norm = torch.stack((report.loss.float(), report.norm.float()))
-        row = torch.cat((loss_and_norm.masked_fill_(report.skipped > 0, 0.0), report.skipped.view(1)))
-        kept = report.skipped if self._in_a_row is None else (self._in_a_row + 1) * report.skipped
-        self._in_a_row = kept
-        self._window = row if self._window is None else self._window + row
-        self._count += 1
+        self.flush()
+        self._reports.append(report)
+        if len(self._reports) == FOLDED:
+            self._fold()
         now = time.perf_counter()
         passed, self._step_began = now - self._step_began, now
         self.seconds += passed
@@ -65,38 +69,59 @@ class Metrics:
         if self.t.step % self.every == 0 or self.t.step == self.t.steps:
             self.record()
 
+    def _fold(self) -> None:
+        """Many small tensors into one [3, steps]."""
+        reports, self._reports = self._reports, []
+        values = [r.loss for r in reports] + [r.norm.float() for r in reports] + [r.skipped for r in reports]
+        self._rows.append(torch.stack(values).view(3, -1))
+        self._weights += [r.weight for r in reports]
+
     def record(self) -> None:
-        """Read the window's sums, write a train record, and end the run if its numbers are none any more."""
-        if self._window is None or self._in_a_row is None:
+        """Ask for the window's numbers; a device that works on meanwhile gives them one step later, without a wait."""
+        if self._reports:
+            self._fold()
+        if not self._rows:
             return
-        loss_sum = self.t.world.sum(self._window[:1].clone())
-        values = torch.cat((loss_sum, self._window[1:], self._in_a_row.view(1))).tolist()
-        skipped, in_a_row = int(values[2]), int(values[3])
-        taken = self._count - skipped
-        loss, norm = (values[0] / taken, values[1] / taken) if taken else (math.nan, math.nan)
-        samples = self._count * self.t.work.global_batch
-        rate = samples / self._window_seconds if self._window_seconds else None
-        self.last_loss = finite(loss)
-        record = {
+        rows = torch.cat(self._rows, 1)
+        self.t.world.sum(rows[0])
+        group = self.t.optimizer.param_groups[0]
+        samples = len(self._weights) * self.t.work.global_batch
+        facts = {
             "kind": "train",
             "step": self.t.step,
             "epoch": rounded(self.t.epoch),
             "samples": self.t.samples,
             "seconds": round(self.seconds, 4),
-            "loss": finite(loss),
-            "learning_rate": self.t.optimizer.param_groups[0]["lr"] / self.t.optimizer.param_groups[0].get("rate", 1.0),
-            "gradient_norm": finite(norm),
-            "samples_per_second": None if rate is None else round(rate, 2),
-            "skipped_steps": skipped,
+            "loss": None,
+            "learning_rate": group["lr"] / group.get("rate", 1.0),
+            "gradient_norm": None,
+            "samples_per_second": round(samples / self._window_seconds, 2) if self._window_seconds else None,
         }
+        self._pending = facts, self._weights, self.t.hardware.read_later(rows)
+        self._rows, self._weights, self._window_seconds = [], [], 0.0
+        if not self.t.hardware.asynchronous:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the record that was asked for, and end the run if its numbers are none any more."""
+        if self._pending is None:
+            return
+        (record, weights, read), self._pending = self._pending, None
+        losses, norms, skipped = read()
+        means = [loss / weight for loss, weight, skip in zip(losses, weights, skipped, strict=True) if not skip]
+        kept = [norm for norm, skip in zip(norms, skipped, strict=True) if not skip]
+        record["loss"] = self.last_loss = mean(means)
+        record["gradient_norm"] = mean(kept)
+        record["skipped_steps"] = int(sum(skipped))
         self.write(record)
         self.events.emit("train", **{k: v for k, v in record.items() if k != "kind"}, steps=self.t.steps)
-        self._window, self._count, self._window_seconds = None, 0, 0.0
-        if in_a_row >= self.t.run.train.max_skipped_steps:
-            self._diverged(in_a_row)
-        if self.t.scaler.collapsed:
+        for skip in skipped:
+            self._in_a_row = self._in_a_row + 1 if skip else 0
+            if self._in_a_row >= self.t.run.train.max_skipped_steps:
+                self._diverged(record["step"])
+        if any(skipped) and self.t.scaler.collapsed:
             raise DivergedError(
-                f"the loss scale collapsed at step {self.t.step}: every fp16 gradient overflows",
+                f"the loss scale collapsed at step {record['step']}: every fp16 gradient overflows",
                 "try precision=bf16, or a lower optimizer.learning_rate",
             )
 
@@ -135,12 +160,18 @@ class Metrics:
         for tracker in self.trackers:
             tracker.close()
 
-    def _diverged(self, in_a_row: int) -> None:
-        rate = self.t.optimizer.param_groups[0]["lr"]
+    def _diverged(self, step: int) -> None:
+        run = self.t.run
         raise DivergedError(
-            f"the gradients held nan or inf for {in_a_row} steps in a row, up to step {self.t.step}; no weight was changed",
-            f"try optimizer.learning_rate={self.t.run.optimizer.learning_rate / 10:g} (now {rate:g}) or train.clip_norm=1.0",
+            f"the gradients held nan or inf for {self._in_a_row} steps in a row, up to step {step}; "
+            "no weight was changed by them",
+            f"try optimizer.learning_rate={run.optimizer.learning_rate / 10:g} or train.clip_norm=1.0"
+            + (", or precision=bf16" if run.precision.option == "fp16" else ""),
         )
+
+
+def mean(values: list[float]) -> float | None:
+    return finite(sum(values) / len(values)) if values else None
 
 
 def finite(value: float) -> float | None:

@@ -15,7 +15,9 @@ class StepReport(NamedTuple):
     """On the device, unread: reading them would wait for it."""
 
     loss: torch.Tensor
-    """This rank's part of the mean loss over the global batch."""
+    """This rank's sum over its share of the global batch."""
+    weight: float
+    """Of the global batch: the losses of all ranks, divided by it, are the mean loss."""
     norm: torch.Tensor
     """Of all gradients, before clipping."""
     skipped: torch.Tensor
@@ -28,17 +30,18 @@ def train_step(training: Training, batches: Sequence[Any]) -> StepReport:
     t.hardware.seed(step_seed(t.run.train.seed, t.step, t.world.rank))
     set_learning_rate(t.optimizer, t.learning_rate * t.schedule(t.step, t.steps))
 
-    loss = t.strategy.forward_backward(t, batches)
+    loss, weight = t.strategy.forward_backward(t, batches)
 
     t.scaler.unscale_(t.optimizer)
     norm = t.strategy.clip(t.parameters, t.run.train.clip_norm)
     skipped = t.scaler.step(t.optimizer, norm, fused=t.fused)
     t.scaler.update()
-    t.optimizer.zero_grad(set_to_none=True)
+    for parameter in t.parameters:
+        parameter.grad = None
     for hook in t.after_step:
         hook(t.step)
     t.clock.mark("optimizer")
-    return StepReport(loss, norm, skipped)
+    return StepReport(loss, weight, norm, skipped)
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:

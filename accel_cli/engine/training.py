@@ -62,13 +62,12 @@ class Training:
         size = self.description.train_samples
         return None if not size else self.samples / size
 
-    def weight(self, batches: Sequence[Any]) -> Any:
+    def weight(self, batches: Sequence[Any]) -> float:
         """The weight of the global batch, known before forward: of all micro-batches, of all ranks."""
         own = sum(self.task.weight(batch) for batch in batches)
-        if not self.task.varying_weight:
+        if not self.task.varying_weight or self.world.world_size == 1:
             return own * self.world.world_size
-        total = torch.as_tensor(own, dtype=torch.float64, device="cpu").clone()
-        return float(self.world.sum(total.to(self.world.device, torch.float32)))
+        return float(self.world.sum(torch.tensor(own, dtype=torch.float32, device=self.world.device)))
 
     def train_mode(self) -> None:
         """Training behaviour everywhere but in the frozen parts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ class Hardware:
     """The device contract that every hardware option meets; the base is the CPU."""
 
     fused_optimizers = True
+    asynchronous = False
+    """Whether reading a number waits for the work that was launched before."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -30,11 +33,15 @@ class Hardware:
             torch.use_deterministic_algorithms(True, warn_only=False)
 
     def seed(self, value: int) -> None:
-        """Set the generators that dropout and initialisation draw from. Called before every step: costs microseconds."""
+        """Set the generators that dropout and initialisation draw from. Called before every step: it is quick."""
         torch.default_generator.manual_seed(value)
 
     def synchronize(self) -> None:
         """Wait until the device has done all that was asked of it."""
+
+    def read_later(self, values: torch.Tensor) -> Callable[[], list[Any]]:
+        """A function that returns the values, nested as ``tolist`` does; to be called once the device had time."""
+        return values.tolist
 
     def peak_memory(self) -> int | None:
         """Most bytes of device memory in use so far; None where the device is the host."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -10,6 +12,8 @@ from accel_cli.hardware.base import Hardware
 
 
 class CUDA(Hardware):
+    asynchronous = True
+
     def device(self, local_rank: int) -> torch.device:
         return torch.device("cuda", local_rank)
 
@@ -27,6 +31,18 @@ class CUDA(Hardware):
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()
+
+    def read_later(self, values: torch.Tensor) -> Callable[[], list[Any]]:
+        """The copy is queued behind the work so far; the call waits for that much, not for what is launched since."""
+        copy = values.to("cpu", non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+
+        def read() -> list[Any]:
+            copied.synchronize()
+            return copy.tolist()
+
+        return read
 
     def peak_memory(self) -> int | None:
         return torch.cuda.max_memory_allocated()

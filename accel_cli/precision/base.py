@@ -12,12 +12,13 @@ from torch.optim import Optimizer
 class Scaler:
     """Takes the optimizer's step unless the gradients hold a number that is none. The base scales nothing.
 
-    One path serves every precision: a non-finite gradient norm skips the update on every rank, because the norm is taken
-    over gradients that the ranks have already averaged.
+    One path serves every precision: a non-finite gradient norm skips the update on every rank, because the norm is
+    taken over gradients that the ranks have already averaged.
     """
 
-    def scale(self, loss: torch.Tensor) -> torch.Tensor:
-        return loss
+    def scale(self, gradient: torch.Tensor) -> torch.Tensor:
+        """What backward begins with, times the loss scale."""
+        return gradient
 
     def unscale_(self, optimizer: Optimizer) -> None:
         """Divide the gradients by the scale, before they are clipped."""
@@ -27,7 +28,7 @@ class Scaler:
 
         A fused optimizer reads the verdict on the device (``found_inf``); any other costs one host synchronisation.
         """
-        found_inf = torch.isfinite(norm).logical_not_().to(torch.float32)
+        found_inf = (norm.float() * 0.0).nan_to_num_(nan=1.0)  # finite x 0 is 0, anything else is nan
         if fused:
             optimizer.found_inf = found_inf  # type: ignore[attr-defined]
             optimizer.step()

@@ -22,8 +22,8 @@ class DynamicScaler(Scaler):
     def __init__(self, device: torch.device, initial_scale: float, growth_interval: int) -> None:
         self.scaler = torch.amp.GradScaler(device.type, init_scale=initial_scale, growth_interval=growth_interval)
 
-    def scale(self, loss: torch.Tensor) -> torch.Tensor:
-        return self.scaler.scale(loss)
+    def scale(self, gradient: torch.Tensor) -> torch.Tensor:
+        return self.scaler.scale(gradient)
 
     def unscale_(self, optimizer: Optimizer) -> None:
         self.scaler.unscale_(optimizer)
