@@ -181,10 +181,10 @@ RULES: tuple[Rule, ...] = (
         "try precision=fp32",
     ),
     Rule(
-        "slow-fp16", "warn", "fp16 is slow on processors",
+        "slow-fp16", "warn", "fp16 is slow on a processor without avx512_fp16",
         "precision=fp16",
-        lambda f: f.device == "cpu" and f.kernels == "fp16",
-        "processors convert fp16 to and fro: slower than fp32, here for tests",
+        lambda f: f.device == "cpu" and f.kernels == "fp16" and "avx512_fp16" not in f.machine.cpu_flags,
+        "this processor has no avx512_fp16 and converts to and fro: slower than fp32",
         "try precision=fp32",
     ),
     Rule(
