@@ -76,6 +76,8 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
 
     # 6. does the model's output fit the data? One batch tells
     precision = implementation("precision", run.precision)(run.precision, world.device)
+    for line in precision.convert(bare):
+        say(line)
     _check(task, bare, data, description, precision, world)
 
     # 7. compile inside data parallelism, so that communication still overlaps backward

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 
 from accel_cli.precision.base import Precision, Scaler
@@ -42,8 +45,28 @@ class DynamicScaler(Scaler):
         self.scaler.load_state_dict(state)
 
 
+def _in_fp32(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def run(inputs: torch.Tensor, *rest: Any) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return forward(inputs.float(), *rest)
+
+    return run
+
+
 class FP16(Precision):
     dtype = torch.float16
+
+    def convert(self, model: nn.Module) -> list[str]:
+        """On a CPU convolutions stay in fp32: torch has no fast half-precision backward for them there.
+
+        The small convolutional net on digits took 726 ms a step with them in fp16, 7 ms in fp32 (torch 2.15).
+        """
+        convolutions = [module for module in model.modules() if isinstance(module, _ConvNd)]
+        if self.device.type != "cpu" or not convolutions:
+            return []
+        for module in convolutions:
+            module.forward = _in_fp32(module.forward)  # type: ignore[method-assign]
+        return [f"{len(convolutions)} convolutions stay in fp32: this device trains them far slower in fp16"]
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=self.dtype)
