@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from accel_cli.cli.plan import plan
+from accel_cli.config import factory
 from accel_cli.config import run as run_file
 from accel_cli.config.run import Run
+from accel_cli.engine import setup
+from accel_cli.engine.training import Training
 from accel_cli.launch.loopback import HOST, Loopback
 from accel_cli.worker import Request, die_with_parent, work
 
@@ -160,6 +163,16 @@ def train_here(folder: str, resume: bool = False, expect: int | None = None, plu
     if expect is not None:
         assert code == expect, f"exit code {code}"
     return code
+
+
+def build_here(folder: str, plugins: Sequence[str] = ()) -> Training:
+    """One rank's training, as a worker builds it from run.yaml; to be stepped by hand."""
+    factory.grant(plugins)
+    run = run_file.read(Path(folder) / "run.yaml")
+    hardware, world = setup.enter(run)
+    training, _ = setup.build(run, hardware, world, print)
+    training.train_mode()
+    return training
 
 
 def _environment(rank: int, world_size: int, port: int) -> dict[str, str]:

@@ -38,7 +38,12 @@ class Saved:
         return int(self.manifest["step"])
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
-        return load_file(self.folder / f"{name}.safetensors")
+        """Raises CheckpointError for a file that is no safetensors: nothing else is ever tried."""
+        path = self.folder / f"{name}.safetensors"
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{self.folder.name}: {path.name} cannot be read ({error})") from None
 
     def state(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / "state.json").read_text())

@@ -26,6 +26,7 @@ def evaluate(training: Training, split: str) -> dict[str, float]:
         collate=t.data.collate,
     )
     totals: dict[str, torch.Tensor] = {}
+    t.strategy.share_buffers(t.bare)
     t.bare.eval()
     with t.average.applied():
         for batch, count in batches:

@@ -64,6 +64,9 @@ class Strategy:
             torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         return norm
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all ranks the buffers that are saved, such as BatchNorm's statistics, before they evaluate together."""
+
     def exposed_communication(self, model: nn.Module) -> float | None:
         """Seconds of one step in which backward only waited for other ranks; None where it is not known."""
         return 0.0
