@@ -1,0 +1,51 @@
+"""What a step draws, and at what rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from ranks import build_here, run_ranks, write_run
+
+from accel_cli.engine.step import set_learning_rate, step_seed
+
+
+def test_seeds_differ_by_seed_step_and_rank() -> None:
+    seeds = [step_seed(s, step, rank) for s in range(4) for step in range(500) for rank in range(8)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_neighbouring_seeds_draw_unrelated_numbers() -> None:
+    draws = []
+    for step in range(200):
+        torch.manual_seed(step_seed(0, step, 0))
+        draws.append(torch.rand(2))
+    together = torch.stack(draws)
+    assert abs(float(torch.corrcoef(together.T)[0, 1])) < 0.25
+    assert 0.4 < float(together.mean()) < 0.6
+
+
+def dropped(folder: str) -> list[list[bool]]:
+    """For three steps, which outputs of a dropout this rank has zeroed."""
+    t = build_here(folder)
+    found = []
+    for step in range(3):
+        t.hardware.seed(step_seed(t.run.train.seed, step, t.world.rank))
+        found.append((torch.nn.functional.dropout(torch.ones(64), 0.5) == 0).tolist())
+    return found
+
+
+def test_dropout_differs_by_step_and_rank_and_repeats(tmp_path: Path) -> None:
+    folder = write_run(["data=digits", "model=mlp", "train.global_batch=32"], tmp_path, 2)
+    first = run_ranks(dropped, 2, str(folder))
+    masks = [tuple(mask) for rank in first for mask in rank]
+    assert len(set(masks)) == 6
+    assert run_ranks(dropped, 2, str(folder)) == first
+
+
+def test_a_group_has_its_own_rate() -> None:
+    weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": weights[:1], "rate": 0.1}, {"params": weights[1:]}], lr=1.0)
+    set_learning_rate(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.5]
