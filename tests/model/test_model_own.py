@@ -96,7 +96,7 @@ def test_parameter_counts(models, data):
         assert count(models.build("resnet", data.colour, width=64, depth=34)) == 21_282_122
     block = 12 * 128 * 128 + 2 * 128
     tied = 65 * 128 + 16 * 128 + 4 * block + 128
-    assert count(models.build("gpt", data.text)) == tied
+    assert count(models.build("gpt", data.text, weight_tying=True)) == tied
     assert count(models.build("gpt", data.text, weight_tying=False)) == tied + 65 * 128
     assert count(models.build("vit", data.digits)) == 4 * (block + 11 * 128) + 4 * 128 + 17 * 128 + 256 + 1290
 
