@@ -65,7 +65,8 @@ def _train(arguments: argparse.Namespace, words: Sequence[str], front: Front | N
     if arguments.inline:
         from accel_cli.worker import Request, work
 
-        return work(Request(folder=str(folder), plugins=planned.plugins, started=STARTED), None)
+        with in_use(folder):
+            return work(Request(folder=str(folder), plugins=planned.plugins, started=STARTED), None)
     assert front is not None
     with in_use(folder):
         outcome = launch(front, folder, planned, json=arguments.json)

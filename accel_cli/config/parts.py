@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accel_cli.config.schema.base import Entry, Option
+if TYPE_CHECKING:  # completion reads names at every TAB, and has no use for pydantic
+    from accel_cli.config.schema.base import Entry, Option
 
 GROUPS = (
     "hardware", "strategy", "communication", "precision", "compile", "optimizer", "schedule", "data", "loader",
