@@ -24,13 +24,13 @@ from accel_cli.config import factory
 from accel_cli.config import run as run_file
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
-from accel_cli.engine import checkpoint, checkpoint_files, deep_check, failure, setup, summary
+from accel_cli.engine import attempts, checkpoint, checkpoint_files, deep_check, failure, setup, summary
 from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.events import Events
 from accel_cli.engine.finish import summarize
 from accel_cli.engine.folder import once_a_node
 from accel_cli.engine.loop import Progress, train
-from accel_cli.engine.metrics import Metrics, cut
+from accel_cli.engine.metrics import Metrics
 from accel_cli.engine.profile import Profile
 from accel_cli.engine.stop import Stop
 from accel_cli.engine.training import Training
@@ -179,8 +179,8 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
             events.emit("warning", text=text)
         events.emit("say", text=f"resuming after step {training.step} of {training.steps}")
     if world.is_first:
-        lost = cut(folder / "metrics.jsonl", folder / "attempts", training.step, summary.attempts(folder))
-        summary.begin_attempt(folder, {"from_step": training.step, "world_size": world.world_size, "time": time.time()})
+        lost = attempts.cut(folder, training.step)
+        attempts.begin(folder, {"from_step": training.step, "world_size": world.world_size, "time": time.time()})
     world.barrier()
     trackers = _trackers(run, folder, world)
     metrics = Metrics(training, folder, events, trackers)
@@ -196,7 +196,7 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
         result = summarize(training, metrics, progress, status, stop)
         if world.is_first:
             result.update(
-                attempts=summary.attempts(folder),
+                attempts=attempts.count(folder),
                 lost_steps=lost,
                 wall_seconds=round(time.time() - request.started, 3),
                 first_step_seconds=metrics.first_step_seconds(request.started),

@@ -181,30 +181,3 @@ def finite(value: float) -> float | None:
 
 def rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
-
-
-def cut(path: Path, attempts: Path, step: int, attempt: int) -> int:
-    """Move the records after ``step`` out of metrics.jsonl into ``attempts/``, as a resume goes back to ``step``.
-
-    Returns how many steps are lost. A half-written last line is dropped.
-    """
-    if not path.exists():
-        return 0
-    kept, removed, furthest = [], [], step
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if record["step"] > step:
-            removed.append(line)
-            furthest = max(furthest, record["step"])
-        else:
-            kept.append(line)
-    if removed:
-        attempts.mkdir(exist_ok=True)
-        (attempts / f"attempt-{attempt}.jsonl").write_text("".join(line + "\n" for line in removed))
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(line + "\n" for line in kept))
-    partial.replace(path)
-    return furthest - step

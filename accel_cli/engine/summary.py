@@ -9,6 +9,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from accel_cli.engine.attempts import count, records
+
 EMPTY: dict[str, Any] = {
     "status": "failed",
     "exit_code": 3,
@@ -63,8 +65,8 @@ def failed(
     folder: Path, settings: dict[str, Any], error: dict[str, Any], exit_code: int, status: str
 ) -> dict[str, Any]:
     """The summary of a run that could not write its own: what its last records tell, and what ended it."""
-    records = _records(folder / "metrics.jsonl")
-    train = [r for r in records if r.get("kind") == "train"]
+    lines = records(folder / "metrics.jsonl")
+    train = [r for r in lines if r.get("kind") == "train"]
     last = train[-1] if train else {}
     return {
         **EMPTY,
@@ -82,34 +84,5 @@ def failed(
         "loss": last.get("loss"),
         "train_seconds": last.get("seconds"),
         "samples_per_second": last.get("samples_per_second"),
-        "attempts": attempts(folder),
+        "attempts": count(folder),
     }
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    found = []
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
-
-
-def attempts(folder: Path) -> int:
-    """How often this run has been started."""
-    return len(_records(folder / "attempts" / "log.jsonl")) or 1
-
-
-def begin_attempt(folder: Path, facts: dict[str, Any]) -> int:
-    """Note one more start of this run; returns its number."""
-    log = folder / "attempts" / "log.jsonl"
-    log.parent.mkdir(exist_ok=True)
-    number = len(_records(log)) + 1
-    with log.open("a") as file:
-        file.write(json.dumps({"attempt": number, **facts}) + "\n")
-    return number

@@ -6,36 +6,34 @@ front, and its ranks die with it.
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import signal
+import sys
 import time
+from typing import Any
 
-_began = time.perf_counter()
+import torch._dynamo  # noqa: F401 - a process's first optimizer imports it: 2 s, here once for all ranks
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
-import json  # noqa: E402
-import logging  # noqa: E402
-import os  # noqa: E402
-import signal  # noqa: E402
-import sys  # noqa: E402
-from typing import Any  # noqa: E402
-
-import torch  # noqa: E402, F401
-import torch._dynamo  # noqa: E402, F401 - a process's first optimizer imports it: 2 s, here once for all ranks
-from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec  # noqa: E402
-from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent  # noqa: E402
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs  # noqa: E402
-
-from accel_cli.config import factory, parts  # noqa: E402
-from accel_cli.config import run as run_file  # noqa: E402
-from accel_cli.errors import NO_TIME_TO_SAVE, AccelError, ConfigError  # noqa: E402
-from accel_cli.launch.loopback import Loopback  # noqa: E402
-from accel_cli.worker import Request, die_with_parent, rank  # noqa: E402
+from accel_cli.config import factory, parts
+from accel_cli.config import run as run_file
+from accel_cli.errors import NO_TIME_TO_SAVE, AccelError, ConfigError
+from accel_cli.launch.loopback import Loopback
+from accel_cli.worker import Request, die_with_parent, rank
 
 MONITOR_INTERVAL = 0.02
 """Seconds between two looks at the ranks: how late their end may be noticed."""
-PREPARING_FAILED = 9
 
 
 def main() -> None:
-    """Read requests from standard input, a JSON object a line, until it closes; answer through the pipe in argv[1]."""
+    """Read requests from standard input, a JSON object a line, until it closes.
+
+    The arguments are the descriptor of the pipe to answer through, and the Unix time at which this process was started.
+    """
     die_with_parent()
     descriptor = int(sys.argv[1])
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -43,7 +41,7 @@ def main() -> None:
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
     for noisy in ("torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    import_seconds = round(time.perf_counter() - _began, 3)
+    import_seconds = round(time.time() - float(sys.argv[2]), 3)
     for line in sys.stdin:
         message = json.loads(line)
         request = Request(**{**message["request"], "import_seconds": import_seconds})

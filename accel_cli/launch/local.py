@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -40,7 +41,7 @@ def start() -> Agent:
         # cores a step of the default run took 500 ms; spinning this briefly it takes tens, and alone the same 6 ms.
         environment.setdefault("GOMP_SPINCOUNT", "20000")
     process = subprocess.Popen(
-        [sys.executable, "-m", "accel_cli.launch.agent", str(writing)],
+        [sys.executable, "-m", "accel_cli.launch.agent", str(writing), str(time.time())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         pass_fds=[writing],

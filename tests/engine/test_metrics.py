@@ -11,7 +11,7 @@ import torch
 from ranks import build_here, records, run_ranks, train_ranks, write_run
 from torch.utils.data import TensorDataset
 
-from accel_cli.engine.metrics import cut
+from accel_cli.engine.attempts import begin, cut
 from accel_cli.engine.step import train_step
 
 DIGITS = ["data=digits", "model=mlp", "model.widths=[32]", "train.global_batch=32", "train.epochs=null"]
@@ -121,8 +121,9 @@ def test_cut_moves_what_came_after(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"kind": "train", "step": step}) for step in (1, 2, 3, 4)]
     path.write_text("\n".join(lines) + '\n{"kind": "tra')
-    assert cut(path, tmp_path / "attempts", 2, 1) == 2
+    begin(tmp_path, {})
+    assert cut(tmp_path, 2) == 2
     assert path.read_text().splitlines() == lines[:2]
     assert (tmp_path / "attempts" / "attempt-1.jsonl").read_text().splitlines() == lines[2:]
-    assert cut(path, tmp_path / "attempts", 2, 2) == 0
-    assert cut(tmp_path / "none.jsonl", tmp_path / "attempts", 2, 3) == 0
+    assert cut(tmp_path, 2) == 0
+    assert cut(tmp_path / "none", 2) == 0
