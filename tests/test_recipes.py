@@ -59,5 +59,5 @@ def test_a_header_is_a_claim(path: Path) -> None:
     """Command, hardware, time and metric with its n, before the first key."""
     head = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
     assert f"+recipe={path.stem}" in head
-    for word in ("cores", " s", "n="):
+    for word in ("cores", " s ", "n="):
         assert word in head, f"the header does not say {word!r}"
