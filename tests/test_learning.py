@@ -42,6 +42,7 @@ TINY_GPT = ["model=gpt", "model.width=64", "model.depth=2", "data.length=64", "t
             "train.global_batch=32", "optimizer.learning_rate=0.004", "schedule.warmup=10", "--json"]  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_shared
 def test_a_gpt_on_a_text_file_knows_more_than_frequencies(tmp_path: Path) -> None:
     path = SHARED / "tinyshakespeare.txt"

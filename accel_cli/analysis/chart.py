@@ -18,6 +18,8 @@ WIDTH, HEIGHT = 480, 270
 LEFT, RIGHT, TOP, BOTTOM = 68, 16, 12, 44
 LOG_SPAN = 100.0
 """A loss that spans more than two decades is drawn on a log scale."""
+SMALLEST_STEP = 1e-300
+"""Between ticks; below it numbers lose their digits."""
 DRAWN_POINTS = 240
 SMOOTHED_FROM = 120
 """From so many points on, a noisy line is drawn thin, with a running mean over it."""
@@ -154,6 +156,8 @@ def running_mean(points: list[Point], reach: int) -> list[Point]:
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers from ``low`` to ``high``, about ``count`` of them."""
     rough = (high - low) / count
+    if rough < SMALLEST_STEP:
+        return [low]
     magnitude = 10 ** math.floor(math.log10(rough))
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)

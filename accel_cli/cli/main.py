@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import time
@@ -158,7 +159,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.verb is None:
             parser().print_help()
             return 0
-        return _dispatch(arguments, words)
+        arguments.words = words
+        return int(importlib.import_module(f"accel_cli.cli.{arguments.verb}").main(arguments))
     except AccelError as error:
         return _say(error, words)
     except BrokenPipeError:
@@ -173,49 +175,6 @@ def main(argv: list[str] | None = None) -> int:
             raise
         why = f"accel itself failed: {type(error).__name__}: {error}"
         return _say(AccelError(why, "a fault of ours: please report it, with what --traceback shows"), words)
-
-
-def _dispatch(arguments: argparse.Namespace, words: list[str]) -> int:
-    """Import the verb's file, and only that."""
-    if arguments.verb == "train":
-        from accel_cli.cli import train
-
-        return train.main(arguments, words)
-    if arguments.verb == "check":
-        from accel_cli.cli import check
-
-        return check.main(arguments)
-    if arguments.verb == "show":
-        from accel_cli.cli import show
-
-        return show.main(arguments)
-    if arguments.verb == "list":
-        from accel_cli.cli import list as listing
-
-        return listing.main(arguments)
-    if arguments.verb == "doctor":
-        from accel_cli.cli import doctor
-
-        return doctor.main(arguments)
-    if arguments.verb == "resume":
-        from accel_cli.cli import resume
-
-        return resume.main(arguments)
-    if arguments.verb == "evaluate":
-        from accel_cli.cli import evaluate
-
-        return evaluate.main(arguments)
-    if arguments.verb == "report":
-        from accel_cli.cli import report
-
-        return report.main(arguments)
-    if arguments.verb == "runs":
-        from accel_cli.cli import runs
-
-        return runs.main(arguments)
-    from accel_cli.cli import completion
-
-    return completion.main(arguments)
 
 
 def _say(error: AccelError, words: list[str]) -> int:

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from accel_cli.errors import ConfigError
 from accel_cli.launch.front import Front
 
 
-def main(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Expand Hydra's sweep grammar and run the points one after another, all forked from one warm agent."""
     points = expand(arguments.overrides, arguments.config_dir)
     shared = set.intersection(*(set(point) for point in points))
@@ -33,7 +32,7 @@ def main(arguments: argparse.Namespace, words: Sequence[str]) -> int:
                 front = Front()
             differs = [word for word in point if word not in shared]
             print(f"--- {number + 1} of {len(points)}: {' '.join(differs)}", file=sys.stderr)
-            row = _point(front, parent / f"{number:03d}", point, arguments, words)
+            row = _point(front, parent / f"{number:03d}", point, arguments)
             rows.append({"point": differs, **row})
             summary.write_json(parent / "sweep.json", rows)
             if row["exit_code"] in (130, 75):
@@ -47,9 +46,7 @@ def main(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     return 130 if any(row["exit_code"] == 130 for row in rows) else 0
 
 
-def _point(
-    front: Front, folder: Path, point: list[str], arguments: argparse.Namespace, words: Sequence[str]
-) -> dict[str, Any]:
+def _point(front: Front, folder: Path, point: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         planned = plan(point, config_dirs=arguments.config_dir, plugins=arguments.plugin)
     except ConfigError as error:
@@ -57,7 +54,7 @@ def _point(
         return {"status": "refused", "exit_code": error.exit_code, "why": error.problems[0].why}
     if not arguments.json:
         say(planned)
-    folder = open_folder(planned, folder, words)
+    folder = open_folder(planned, folder, arguments.words)
     with in_use(folder):
         outcome = launch(front, folder, planned, started=time.time(), json=arguments.json)
         code = finish(folder, outcome, json_output=False) if not arguments.json else outcome.exit_code

@@ -21,17 +21,17 @@ from accel_cli.launch.terminal import view
 _SECRET = re.compile(r"(?i)((?:token|secret|password|api_?key|credential)[\w.]*=)\S+")
 
 
-def main(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+def main(arguments: argparse.Namespace) -> int:
     starts = not (arguments.dry_run or arguments.cfg or arguments.inline or arguments.multirun)
     front = Front() if starts else None
     try:
-        return _train(arguments, words, front)
+        return _train(arguments, front)
     finally:
         if front is not None:
             front.close()
 
 
-def _train(arguments: argparse.Namespace, words: Sequence[str], front: Front | None) -> int:
+def _train(arguments: argparse.Namespace, front: Front | None) -> int:
     from accel_cli.cli import multirun, resume
     from accel_cli.cli.plan import plan
     from accel_cli.cli.show import tree_text
@@ -50,7 +50,7 @@ def _train(arguments: argparse.Namespace, words: Sequence[str], front: Front | N
             )
         return resume.resume(arguments.run_dir, arguments, front)
     if arguments.multirun:
-        return multirun.main(arguments, words)
+        return multirun.main(arguments)
     base = _run_yaml(arguments.run) if arguments.run else None
     planned = plan(arguments.overrides, config_dirs=arguments.config_dir, plugins=arguments.plugin, base=base)
     if arguments.cfg:
@@ -58,7 +58,7 @@ def _train(arguments: argparse.Namespace, words: Sequence[str], front: Front | N
         return 0
     if not arguments.json:
         say(planned)
-    folder = open_folder(planned, arguments.run_dir, words)
+    folder = open_folder(planned, arguments.run_dir, arguments.words)
     if arguments.dry_run:
         print(torchrun_line(folder / "run.yaml", planned.run.launch.processes, planned.plugins))
         return 0

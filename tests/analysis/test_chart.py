@@ -5,7 +5,7 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from accel_cli.analysis.chart import (
@@ -41,6 +41,7 @@ def draw(points: list[Point], log: bool = False) -> Html:
     return line_chart([Series("a", points)], title="t", x_label="steps", y_label="loss", log=log, smooth=True)
 
 
+@example([(5e-324, 0.0)])
 @given(st.lists(st.tuples(st.floats(0, 1e9), finite), min_size=1, max_size=50))
 def test_everything_lies_in_the_box(points: list[Point]) -> None:
     svg = draw(points, log=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
@@ -36,7 +37,8 @@ def test_the_first_door(word: str) -> None:
     assert all(problem.where is not None and problem.why and problem.fix for problem in request.problems)
 
 
-@settings(max_examples=80, deadline=1000, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
+@settings(max_examples=80, deadline=5000, suppress_health_check=[HealthCheck.too_slow])
 @given(words=some.lists(WORDS, min_size=1, max_size=3))
 def test_all_doors(words: list[str]) -> None:
     found = outcome(words)

@@ -116,7 +116,14 @@ def pairs() -> Iterator[tuple[str, str, str, str]]:
             yield from ((first, option, second, other) for other in table(second))
 
 
-@pytest.mark.parametrize("machine", [CPU, TWO_GPUS, APPLE], ids=["cpu", "two gpus", "apple"])
+@pytest.mark.parametrize(
+    "machine",
+    [
+        pytest.param(CPU, id="cpu"),
+        pytest.param(TWO_GPUS, id="two gpus", marks=pytest.mark.slow),
+        pytest.param(APPLE, id="apple", marks=pytest.mark.slow),
+    ],
+)
 def test_every_pair_of_options_runs_or_is_refused_with_a_fix(machine: Machine) -> None:
     count = 0
     for first, option, second, other in pairs():
