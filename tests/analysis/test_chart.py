@@ -42,6 +42,7 @@ def draw(points: list[Point], log: bool = False) -> Html:
 
 
 @example([(5e-324, 0.0)])
+@example([(1.5e-12, 0.0)])
 @given(st.lists(st.tuples(st.floats(0, 1e9), finite), min_size=1, max_size=50))
 def test_everything_lies_in_the_box(points: list[Point]) -> None:
     svg = draw(points, log=True)
