@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from accel_cli.data.base import Data, Loaded, Report, quiet, refuse
+from accel_cli.data.base import Report, refuse
 from accel_cli.data.cache import cache_folder, cached, fingerprint
-from accel_cli.data.stored_table import load_table, save_table
+from accel_cli.data.stored_table import StoredTable, save_table
 from accel_cli.errors import ConfigError, Problem
 
 DELIMITERS = ",;\t|"
@@ -22,20 +22,10 @@ LARGEST = float(np.finfo(np.float32).max)
 ROWS_BETWEEN_REPORTS = 20_000
 
 
-class Csv(Data):
+class Csv(StoredTable):
     """A row a sample: float32 features, and one column as class (any text) or number; parsed once into the cache."""
 
-    def prepare(self, report: Report) -> None:
-        self._entry(report)
-
-    def load(self) -> Loaded:
-        return load_table(
-            self._entry(quiet),
-            shares={"validation": self.config.validation_share, "test": self.config.test_share},
-            seed=self.seed,
-        )
-
-    def _entry(self, report: Report) -> Path:
+    def entry(self, report: Report) -> Path:
         config = self.config
         path, where = Path(config.path).expanduser(), f"data.path={config.path}"
         if not path.is_file():

@@ -8,31 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from accel_cli.data.base import Data, Loaded, Report, quiet, refuse
+from accel_cli.data.base import Report, refuse
 from accel_cli.data.cache import cache_folder, cached, fingerprint
-from accel_cli.data.stored_table import load_table, save_table
+from accel_cli.data.stored_table import StoredTable, save_table
 from accel_cli.errors import ConfigError, Problem
 
 CHANNELS = (1, 3, 4)
 
 
-class Numpy(Data):
+class Numpy(StoredTable):
     """Images or vectors, with integers as classes or floats as numbers; unpacked once into the cache.
 
     Nothing is unpickled: an array of Python objects could run code, and is refused.
     """
 
-    def prepare(self, report: Report) -> None:
-        self._entry(report)
-
-    def load(self) -> Loaded:
-        return load_table(
-            self._entry(quiet),
-            shares={"validation": self.config.validation_share, "test": self.config.test_share},
-            seed=self.seed,
-        )
-
-    def _entry(self, report: Report) -> Path:
+    def entry(self, report: Report) -> Path:
         config = self.config
         path, where = Path(config.path).expanduser(), f"data.path={config.path}"
         if not path.is_file():
