@@ -190,7 +190,7 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
     if profile is not None:
         training.after_step = (*training.after_step, profile.after_step)
     metrics.start(seconds)
-    events.emit("start", step=training.step, steps=training.steps, parameters=_count(training))
+    events.emit("start", step=training.step, steps=training.steps)
     try:
         status = train(training, metrics, checkpoints, stop, progress, events)
         result = summarize(training, metrics, progress, status, stop)
@@ -223,10 +223,6 @@ def _trackers(run: Run, folder: Path, world: World) -> list[Any]:
     if not world.is_first:
         return []
     return [implementation("tracking", option)(option, folder) for option in run.tracking.values()]
-
-
-def _count(training: Training) -> int:
-    return sum(p.numel() for p in training.bare.parameters())
 
 
 def _evaluate(training: Training, request: Request, events: Events) -> int:

@@ -33,6 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace, front: Front | None) -> int:
     from accel_cli.cli import multirun, resume
+    from accel_cli.cli.check import base
     from accel_cli.cli.plan import plan
     from accel_cli.cli.show import tree_text
 
@@ -51,8 +52,9 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
         return resume.resume(arguments.run_dir, arguments, front)
     if arguments.multirun:
         return multirun.main(arguments)
-    base = _run_yaml(arguments.run) if arguments.run else None
-    planned = plan(arguments.overrides, config_dirs=arguments.config_dir, plugins=arguments.plugin, base=base)
+    planned = plan(
+        arguments.overrides, config_dirs=arguments.config_dir, plugins=arguments.plugin, base=base(arguments.run)
+    )
     if arguments.cfg:
         print(tree_text(planned.composed.tree))
         return 0
@@ -71,10 +73,6 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
     with in_use(folder):
         outcome = launch(front, folder, planned, json=arguments.json)
         return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
-
-
-def _run_yaml(path: Path) -> Path:
-    return path / "run.yaml" if path.is_dir() else path
 
 
 def say(planned: Any) -> None:

@@ -132,10 +132,6 @@ def _fields() -> Iterator[tuple[str, str, type[Section], str]]:
                     yield f"{prefix}.{key}", option, entry.schema, key
 
 
-def _holds_keys(schema: type[Section], key: str) -> bool:
-    return get_origin(schema.model_fields[key].annotation) is dict
-
-
 def _above(key: str) -> list[str]:
     """Full keys that ``key`` lies below, the nearest first."""
     parts = key.split(".")
