@@ -19,7 +19,8 @@ from accel_cli.config.parts import implementation
 from accel_cli.description import DataDescription
 from accel_cli.engine.checkpoint_files import Saved, newest, verify
 from accel_cli.engine.folder import in_use
-from accel_cli.engine.state import load_weights
+from accel_cli.engine.state import check_fit
+from accel_cli.engine.training import Whole
 from accel_cli.errors import AccelError, CheckpointError, ConfigError, Problem
 from accel_cli.launch.front import Front
 from accel_cli.loader.finish import Finish
@@ -103,7 +104,9 @@ def load(run: str | Path, *, which: str = "latest", plugins: Sequence[str] = ())
     description = DataDescription.from_dict(saved.manifest["description"])
     model = implementation("model", settings.model)(settings.model, description)
     averaged = "average.safetensors" in saved.manifest["files"]
-    load_weights(model, saved.tensors("average" if averaged else "model"))
+    tensors = saved.tensors("average" if averaged else "model")
+    check_fit(Whole.of(model), tensors)
+    model.load_state_dict(tensors)
     return Trained(model, description).eval()
 
 

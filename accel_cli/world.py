@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +20,8 @@ class World:
     local_rank: int
     local_world_size: int
     device: torch.device
+    group: dist.ProcessGroup | None = None
+    """None: all ranks of the run."""
 
     @property
     def is_first(self) -> bool:
@@ -28,7 +30,7 @@ class World:
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Add a tensor over all ranks, in place; a collective."""
         if self.world_size > 1:
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group)
         return values
 
     def gather(self, value: Any) -> list[Any]:
@@ -36,12 +38,16 @@ class World:
         if self.world_size == 1:
             return [value]
         found: list[Any] = [None] * self.world_size
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, group=self.group)
         return found
 
     def barrier(self) -> None:
         if self.world_size > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
+
+    def part(self, group: dist.ProcessGroup) -> World:
+        """The world of this rank's ``group``: the same device, and ranks counted within it."""
+        return replace(self, rank=dist.get_rank(group), world_size=dist.get_world_size(group), group=group)
 
     @property
     def store(self) -> dist.Store | None:

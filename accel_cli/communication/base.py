@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class Communication:
@@ -13,6 +14,18 @@ class Communication:
 
     def attach(self, model: nn.Module) -> None:
         """Put a hook on a data-parallel model. Exact communication needs none."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors of its own for a checkpoint, of every rank, on rank 0; a collective."""
+        return {}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``state`` gave, under the same option and world size."""
+
+    @property
+    def reduce_dtype(self) -> torch.dtype | None:
+        """What sharded gradients are added in; None for their own."""
+        return None
 
     def bytes_per_step(self, gradient_bytes: int, world_size: int) -> int:
         """Bytes that one rank sends in one step: a ring all-reduce sends every gradient 2 (n - 1) / n times."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -62,6 +62,9 @@ class MovingAverage:
             average.copy_(held)
 
     @torch.no_grad()
-    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+    def load(
+        self, tensors: dict[str, torch.Tensor], part: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    ) -> None:
+        """Whole tensors by name, of which ``part`` tells what this rank holds."""
         for name, value in self.tensors.items():
-            value.copy_(tensors[name])
+            value.copy_(part(tensors[name], value))

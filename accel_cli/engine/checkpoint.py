@@ -16,12 +16,12 @@ import torch
 
 from accel_cli.engine.checkpoint_files import FORMAT_VERSION, Saved, folder_name, steps_in, write
 from accel_cli.engine.state import (
+    check_fit,
     generator_state,
     load_generator_state,
     load_optimizer,
     load_weights,
     optimizer_tensors,
-    own_tensors,
 )
 from accel_cli.engine.training import Training
 from accel_cli.errors import ResourceError
@@ -48,27 +48,29 @@ class Checkpoints:
         third failure in a row raises ResourceError.
         """
         t = self.t
-        generators = t.world.gather(generator_state())
+        moments, own_values = optimizer_tensors(t.optimizer, t.bare)
+        gathered = t.world.gather((generator_state(), own_values))
+        with t.strategy.evaluating(t.bare):
+            tensors = {"model": t.strategy.gather(t.bare.state_dict())}
+        tensors["optimizer"] = t.strategy.gather(moments)
+        tensors["average"] = t.strategy.gather(t.average.tensors)
+        tensors["strategy"] = t.strategy.state()
+        tensors["communication"] = t.communication.state()
         self.last_saved = t.step
         if not t.world.is_first:
             return None
-        weights = own_tensors(t.bare.state_dict())
-        if not all(torch.isfinite(x).all() for x in weights.values() if x.is_floating_point()):
+        if not all(torch.isfinite(x).all() for x in tensors["model"].values() if x.is_floating_point()):
             return f"step {t.step} was not saved: the weights hold nan or inf"
-        moments, values = optimizer_tensors(t.optimizer, t.bare)
-        tensors = {"model": weights, "optimizer": moments}
-        if t.average.decay is not None:
-            tensors["average"] = own_tensors(t.average.tensors)
         scores = self.best if value is None else {**self.best, t.step: value}
         kept = self._kept(scores)
         best = {step: score for step, score in scores.items() if step in kept}
         state = {
             "step": t.step,
-            "optimizer": values,
+            "optimizer": {key: value for _, values in gathered for key, value in values.items()},
             "scaler": t.scaler.state(),
             "schedule": t.schedule.state(),
             "stopping": t.stopping.state(),
-            "generators": generators,
+            "generators": [generators for generators, _ in gathered],
             "best": {str(step): score for step, score in best.items()},
             **extra,
         }
@@ -78,11 +80,13 @@ class Checkpoints:
             "step": t.step,
             "samples": t.samples,
             "world_size": t.world.world_size,
+            "strategy": t.run.strategy.option,
+            "communication": t.run.communication.option,
             "threads": torch.get_num_threads(),
             "description": t.description.to_dict(),
         }
         try:
-            write(self.folder, t.step, tensors, state, manifest)
+            write(self.folder, t.step, {name: held for name, held in tensors.items() if held}, state, manifest)
             self._link("latest", t.step)
             if best:
                 self._link("best", self._ranked(best)[0])
@@ -133,13 +137,24 @@ class Checkpoints:
 
 
 def restore(training: Training, saved: Saved) -> dict[str, Any]:
-    """Put a checkpoint's state into a training that setup has just built. Returns its state.json."""
-    t, state = training, saved.state()
+    """Put a checkpoint's state into a training that setup has just built. Returns its state.json.
+
+    It may have been written under another strategy and by another number of ranks: what it holds is whole. Only what a
+    strategy or a communication keeps of its own is left behind when that has changed.
+    """
+    t, state, weights = training, saved.state(), saved.tensors("model")
+    check_fit(t.whole, weights)
     with torch.no_grad():
-        load_weights(t.bare, saved.tensors("model"))
+        load_weights(t.bare, weights, t.strategy.scatter)
         if t.average.decay is not None:
-            t.average.load(saved.tensors("average"))
-        load_optimizer(t.optimizer, t.bare, saved.tensors("optimizer"), state["optimizer"])
+            t.average.load(saved.tensors("average"), t.strategy.scatter)
+        load_optimizer(t.optimizer, t.bare, saved.tensors("optimizer"), state["optimizer"], t.strategy.scatter)
+        for name, part in (("strategy", t.strategy), ("communication", t.communication)):
+            same = (saved.manifest["world_size"], saved.manifest.get(name)) == (
+                t.world.world_size, getattr(t.run, name).option,
+            )  # fmt: skip
+            if same:
+                part.load(saved.tensors(name))
     t.scaler.load(state["scaler"])
     t.schedule.load(state["schedule"])
     t.stopping.load(state["stopping"])

@@ -38,12 +38,17 @@ class Saved:
         return int(self.manifest["step"])
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
-        """Raises CheckpointError for a file that is no safetensors: nothing else is ever tried."""
+        """{} where nothing was saved. Raises CheckpointError for a file that is no safetensors."""
+        if not self.holds(name):
+            return {}
         path = self.folder / f"{name}.safetensors"
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.folder.name}: {path.name} cannot be read ({error})") from None
+
+    def holds(self, name: str) -> bool:
+        return f"{name}.safetensors" in self.manifest["files"]
 
     def state(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / "state.json").read_text())

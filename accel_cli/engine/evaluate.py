@@ -20,18 +20,18 @@ def evaluate(training: Training, split: str) -> dict[str, float]:
         t.data.split(split),
         description=t.description,
         batch_size=t.run.evaluate.batch,
-        rank=t.world.rank,
-        world_size=t.world.world_size,
+        rank=t.strategy.data.rank,
+        world_size=t.strategy.data.world_size,
         device=t.world.device,
         collate=t.data.collate,
     )
     totals: dict[str, torch.Tensor] = {}
     t.strategy.share_buffers(t.bare)
     t.bare.eval()
-    with t.average.applied():
+    with t.average.applied(), t.strategy.evaluating(t.bare):
         for batch, count in batches:
             with t.precision.autocast():
-                sums = t.task.evaluate(t.bare, batch)
+                sums = t.strategy.evaluate(t.task, t.bare, batch)
             for name, (value, weight) in sums.items():
                 pair = torch.stack([torch.as_tensor(x).cpu().double() for x in (value, weight)])
                 kept = pair if count else torch.zeros_like(pair)
@@ -39,7 +39,7 @@ def evaluate(training: Training, split: str) -> dict[str, float]:
     t.train_mode()
     names = sorted(totals)
     together = torch.cat([totals[name] for name in names]).to(_sum_dtype(t))
-    sums_and_weights = t.world.sum(together.to(t.world.device)).cpu().view(-1, 2)
+    sums_and_weights = t.strategy.losses.sum(together.to(t.world.device)).cpu().view(-1, 2)
     means = {name: float(value / weight) for name, (value, weight) in zip(names, sums_and_weights, strict=True)}
     return {f"{split}_{name}": value for name, value in t.task.summarize(means).items()}
 

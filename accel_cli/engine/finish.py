@@ -21,9 +21,7 @@ def summarize(t: Training, metrics: Metrics, progress: Progress, status: str, st
         metrics.evaluation(test)
         t.clock.mark("evaluation")
     peaks = t.world.gather((t.hardware.peak_memory(), t.hardware.peak_host_memory()))
-    gradient_bytes = sum(p.numel() * p.element_size() for p in t.parameters)
     median = step_milliseconds(metrics.step_seconds)
-    model_bytes = sum(x.numel() * x.element_size() for x in t.bare.state_dict().values())
     taken = len(metrics.step_seconds)
     result = copy.deepcopy(EMPTY)
     result.update(
@@ -37,8 +35,8 @@ def summarize(t: Training, metrics: Metrics, progress: Progress, status: str, st
         device=t.run.hardware.option,
         strategy=t.run.strategy.option,
         precision=t.run.precision.option,
-        parameters=sum(p.numel() for p in t.bare.parameters()),
-        parameters_trained=sum(p.numel() for p in t.parameters),
+        parameters=t.whole.parameters,
+        parameters_trained=t.whole.trained,
         metric={
             "name": t.task.metric,
             "mode": t.task.mode,
@@ -56,8 +54,8 @@ def summarize(t: Training, metrics: Metrics, progress: Progress, status: str, st
             "device": max((d for d, _ in peaks if d is not None), default=None),
             "host": max(h for _, h in peaks),
         },
-        communication_bytes=t.communication.bytes_per_step(gradient_bytes, t.world.world_size) * t.step,
-        model_bytes=model_bytes,
+        communication_bytes=t.communication.bytes_per_step(t.whole.trained_bytes, t.world.world_size) * t.step,
+        model_bytes=t.whole.bytes,
     )
     if t.run.compile.option != "none" and metrics.step_seconds and median["median"] is not None:
         result["one_off_seconds"]["compile"] = round(max(0.0, metrics.step_seconds[0] - median["median"] / 1e3), 3)

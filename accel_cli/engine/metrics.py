@@ -83,7 +83,7 @@ class Metrics:
         if not self._rows:
             return
         rows = torch.cat(self._rows, 1)
-        self.t.world.sum(rows[0])
+        self.t.strategy.reduce_report(rows)
         group = self.t.optimizer.param_groups[0]
         samples = len(self._weights) * self.t.work.global_batch
         facts = {

@@ -15,9 +15,11 @@ from accel_cli.config.decide import Decision
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
 from accel_cli.config.work import divide, learning_rate, steps
+from accel_cli.engine import activation_checkpointing
 from accel_cli.engine.average import MovingAverage
+from accel_cli.engine.blocks import find_blocks
 from accel_cli.engine.step import step_seed
-from accel_cli.engine.training import Training
+from accel_cli.engine.training import Training, Whole
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.loader.evaluation import evaluation_batches
 from accel_cli.loader.order import Order
@@ -44,8 +46,9 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     """
     decisions: list[Decision] = []
 
-    # 1. the batch arithmetic and the seed
-    work = divide(run, world.world_size)
+    # 1. how ranks stand to each other, the batch arithmetic, and the seed
+    strategy = implementation("strategy", run.strategy)(run.strategy, world)
+    work = divide(run, strategy.data.world_size)
     seed_everything(hardware, run.train.seed)
 
     # 2. the data, and with it what a model and a task have to fit
@@ -53,7 +56,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     description = data.describe()
     run_steps = steps(run, description.train_samples)
     augment = _augment(run, description)
-    loader = _loader(run, data, description, augment, work.micro_batches, world, decisions)
+    loader = _loader(run, data, description, augment, work.micro_batches, strategy.data, decisions)
 
     # 3. the task that the target asks for
     if run.task.option == "auto":
@@ -72,22 +75,32 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     passes = [implementation("compression", option)(option) for option in run.compression.values()]
     for compression in passes:
         bare = compression.prepare(bare)
-    bare.to(world.device)
+    home = world.device if strategy.holds_whole else torch.device("cpu")
+    bare.to(home)
 
     # 6. does the model's output fit the data? One batch tells
     precision = implementation("precision", run.precision)(run.precision, world.device)
     for line in precision.convert(bare):
         say(line)
-    _check(task, bare, data, description, precision, world)
+    example = _check(task, bare, data, description, precision, home)
 
-    # 7. compile inside data parallelism, so that communication still overlaps backward
+    # 7. what this rank holds of the model; compile inside data parallelism, so that communication overlaps backward
+    whole = Whole.of(bare)
+    rates, frozen = transfer.rates(bare), transfer.frozen_modules(bare)
+    blocks = find_blocks(bare, run.train.blocks)
+    bare, lines = strategy.place(bare, blocks, example, task)
+    for line in lines:
+        say(line)
+    held = {id(module) for module in bare.modules()}
+    blocks = [block for block in blocks if id(block) in held]
+    if run.train.activation_checkpointing != "none":
+        activation_checkpointing.apply(blocks, run.train.activation_checkpointing)
     implementation("compile", run.compile)(run.compile).apply(bare)
-    strategy = implementation("strategy", run.strategy)(run.strategy, world)
     communication = implementation("communication", run.communication)(run.communication)
-    model = strategy.wrap(bare, communication)
+    model = strategy.wrap(bare, blocks, communication, precision)
 
     # 8. the optimizer, after everything that replaces parameters
-    groups = parameter_groups(bare, run.optimizer, transfer.rates(bare))
+    groups = parameter_groups(bare, run.optimizer, rates)
     optimizer = implementation("optimizer", run.optimizer)(run.optimizer, groups, world.device)
     schedule = implementation("schedule", run.schedule)(run.schedule)
     stopping = implementation("stopping", run.stopping)(run.stopping, task.metric, task.mode)
@@ -99,9 +112,10 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     hooks: list[Callable[[int], None]] = [_after(compression, bare) for compression in passes]
     if average.decay is not None:
         hooks.append(average.after_step)
+    hooks += strategy.after_step
 
     # 10. what user code draws while training is a rank's own, from here on
-    seed_everything(hardware, step_seed(run.train.seed, 0, world.rank))
+    seed_everything(hardware, step_seed(run.train.seed, 0, strategy.data.rank))
 
     training = Training(
         run=run,
@@ -109,6 +123,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
         world=world,
         steps=run_steps,
         description=description,
+        whole=whole,
         hardware=hardware,
         strategy=strategy,
         communication=communication,
@@ -127,7 +142,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
         fused=supports_found_inf(optimizer),
         learning_rate=learning_rate(run),
         parameters=[p for p in bare.parameters() if p.requires_grad],
-        frozen=transfer.frozen_modules(bare),
+        frozen=frozen,
         after_step=tuple(hooks),
     )
     return training, decisions
@@ -180,15 +195,15 @@ def _loader(
 
 
 @torch.no_grad()
-def _check(task: Any, model: nn.Module, data: Any, description: Any, precision: Any, world: World) -> None:
-    """Run the model on a few samples, as evaluation will."""
+def _check(task: Any, model: nn.Module, data: Any, description: Any, precision: Any, home: torch.device) -> Any:
+    """Run the model on two samples, as evaluation will. Returns them."""
     batches = evaluation_batches(
         data.split("train"),
         description=description,
         batch_size=2,
         rank=0,
         world_size=1,
-        device=world.device,
+        device=home,
         collate=data.collate,
     )
     batch, _ = next(iter(batches))
@@ -196,3 +211,4 @@ def _check(task: Any, model: nn.Module, data: Any, description: Any, precision: 
     with precision.autocast():
         task.check(task.forward(model, batch), batch)
     model.train()
+    return batch

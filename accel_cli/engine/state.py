@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -10,58 +11,63 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from accel_cli.engine.training import Whole
 from accel_cli.errors import CheckpointError
 from accel_cli.optimizer.base import laid_out_as
 
 FIT = "use the run's own run.yaml"
 
 
-def load_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Copy weights in by name. Raises CheckpointError where names or shapes differ: never a silent cast or skip."""
-    own = model.state_dict()
-    wrong = sorted(set(own) ^ set(tensors)) + sorted(
-        name for name in set(own) & set(tensors)
-        if own[name].shape != tensors[name].shape or own[name].dtype != tensors[name].dtype
-    )  # fmt: skip
+Part = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(a whole tensor, a live one) -> what of it this rank holds, laid out as the live one: ``Strategy.scatter``."""
+
+
+def check_fit(whole: Whole, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise CheckpointError where names, shapes or types differ: never a silent cast or skip."""
+    found = {name: (value.shape, value.dtype) for name, value in tensors.items()}
+    wrong = [name for name in {**whole.shapes, **found} if whole.shapes.get(name) != found.get(name)]
     if wrong:
-        raise CheckpointError(f"the checkpoint does not fit this model: {', '.join(wrong[:5])}", FIT)
-    model.load_state_dict(tensors)
+        raise CheckpointError(f"the checkpoint does not fit this model: {', '.join(sorted(wrong)[:5])}", FIT)
 
 
-def own_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """On the host, contiguous, none sharing memory with another (tied weights): as safetensors wants them."""
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+def load_weights(model: nn.Module, tensors: dict[str, torch.Tensor], part: Part) -> None:
+    """Copy a whole model's tensors in by name, as far as ``model`` holds them."""
+    model.load_state_dict({name: part(tensors[name], value) for name, value in model.state_dict().items()})
 
 
 def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """(tensors, plain values) of the optimizer's state, by parameter name: ``<parameter>/<entry>``."""
+    """(live tensors, plain values) of the optimizer's state, by parameter name: ``<parameter>/<entry>``."""
     tensors: dict[str, torch.Tensor] = {}
     values: dict[str, Any] = {}
     for name, parameter in model.named_parameters():
         for entry, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, torch.Tensor):
-                tensors[f"{name}/{entry}"] = value.detach().to("cpu", copy=True).contiguous()
+                tensors[f"{name}/{entry}"] = value
             else:
                 values[f"{name}/{entry}"] = value
     return tensors, values
 
 
 def load_optimizer(
-    optimizer: Optimizer, model: nn.Module, tensors: dict[str, torch.Tensor], values: dict[str, Any]
+    optimizer: Optimizer, model: nn.Module, tensors: dict[str, torch.Tensor], values: dict[str, Any], part_of: Part
 ) -> None:
-    """The inverse of ``optimizer_tensors``: entries go to the device that the optimizer would have put them on."""
+    """The inverse of ``optimizer_tensors``, as far as ``model`` holds the parameters.
+
+    Entries go to the device that the optimizer would have put them on.
+    """
     parameters = dict(model.named_parameters())
     for part in getattr(optimizer, "parts", [optimizer]):
         owned = {id(p) for group in part.param_groups for p in group["params"]}
         for key, value in {**tensors, **values}.items():
             name, _, entry = key.rpartition("/")
-            if name not in parameters:
-                raise CheckpointError(f"the checkpoint's optimizer knows {name}, this model does not", FIT)
-            parameter = parameters[name]
-            if id(parameter) not in owned:
+            parameter = parameters.get(name)
+            if parameter is None or id(parameter) not in owned:
                 continue
             if isinstance(value, torch.Tensor) and value.dim() > 0:
-                value = laid_out_as(parameter, value) if value.shape == parameter.shape else value.to(parameter.device)
+                if value.shape == parameter.shape:
+                    value = laid_out_as(parameter, part_of(value, parameter))
+                else:
+                    value = value.to(parameter.device)
             elif isinstance(value, torch.Tensor):
                 on_device = part.defaults.get("fused") or part.defaults.get("capturable")
                 value = value.to(parameter.device if on_device else "cpu", copy=True)

@@ -18,15 +18,40 @@ from accel_cli.engine.clock import Clock
 from accel_cli.world import World
 
 
+@dataclass(frozen=True)
+class Whole:
+    """The whole model, of which a rank may hold a part: what is in its checkpoint, and what it counts."""
+
+    shapes: dict[str, tuple[torch.Size, torch.dtype]]
+    parameters: int
+    trained: int
+    trained_bytes: int
+
+    @staticmethod
+    def of(model: nn.Module) -> Whole:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return Whole(
+            shapes={name: (value.shape, value.dtype) for name, value in model.state_dict().items()},
+            parameters=sum(p.numel() for p in model.parameters()),
+            trained=sum(p.numel() for p in trained),
+            trained_bytes=sum(p.numel() * p.element_size() for p in trained),
+        )
+
+    @property
+    def bytes(self) -> int:
+        return sum(shape.numel() * dtype.itemsize for shape, dtype in self.shapes.values())
+
+
 @dataclass(kw_only=True)
 class Training:
-    """``model`` is what forward is called on; ``bare`` the same weights as the user wrote them, without any wrapper."""
+    """``model`` is what forward is called on; ``bare`` what this rank holds of it, under the user's names."""
 
     run: Run
     work: Work
     world: World
     steps: int
     description: DataDescription
+    whole: Whole
 
     hardware: Any
     strategy: Any
@@ -65,9 +90,10 @@ class Training:
     def weight(self, batches: Sequence[Any]) -> float:
         """The weight of the global batch, known before forward: of all micro-batches, of all ranks."""
         own = sum(self.task.weight(batch) for batch in batches)
-        if not self.task.varying_weight or self.world.world_size == 1:
-            return own * self.world.world_size
-        return float(self.world.sum(torch.tensor(own, dtype=torch.float32, device=self.world.device)))
+        data = self.strategy.data
+        if not self.task.varying_weight or data.world_size == 1:
+            return own * data.world_size
+        return float(data.sum(torch.tensor(own, dtype=torch.float32, device=data.device)))
 
     def train_mode(self) -> None:
         """Training behaviour everywhere but in the frozen parts."""

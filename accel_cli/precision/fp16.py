@@ -19,30 +19,44 @@ SMALLEST_SCALE = 1e-4
 class DynamicScaler(Scaler):
     """Multiplies the loss so that small gradients survive fp16; halves at overflow, doubles after a quiet while.
 
-    The arithmetic is torch.amp.GradScaler's (Micikevicius et al. 2018, Mixed Precision Training).
+    The arithmetic is torch.amp.GradScaler's (Micikevicius et al. 2018, Mixed Precision Training), but the verdict is
+    the gradient norm's: it is the same on ranks that hold different parts of a model, and so stays the scale.
     """
 
     def __init__(self, device: torch.device, initial_scale: float, growth_interval: int) -> None:
-        self.scaler = torch.amp.GradScaler(device.type, init_scale=initial_scale, growth_interval=growth_interval)
+        self.growth_interval = growth_interval
+        self.factor = torch.full((), initial_scale, device=device)
+        self.quiet = torch.zeros((), dtype=torch.int32, device=device)
+        """Steps since the last overflow, or the last growth."""
+        self.found_inf = torch.zeros((), device=device)
 
     def scale(self, gradient: torch.Tensor) -> torch.Tensor:
-        return self.scaler.scale(gradient)
+        return gradient * self.factor
 
+    @torch.no_grad()
     def unscale_(self, optimizer: Optimizer) -> None:
-        self.scaler.unscale_(optimizer)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        held = [g.to_local() if hasattr(g, "to_local") else g for g in gradients]
+        if held:
+            torch._foreach_mul_(held, self.factor.double().reciprocal().float())
+
+    def step(self, optimizer: Optimizer, norm: torch.Tensor, *, fused: bool) -> torch.Tensor:
+        self.found_inf = super().step(optimizer, norm, fused=fused)
+        return self.found_inf
 
     def update(self) -> None:
-        self.scaler.update()
+        torch._amp_update_scale_(self.factor, self.quiet, self.found_inf, 2.0, 0.5, self.growth_interval)
 
     @property
     def collapsed(self) -> bool:
-        return self.scaler.get_scale() < SMALLEST_SCALE
+        return float(self.factor) < SMALLEST_SCALE
 
     def state(self) -> dict[str, Any]:
-        return self.scaler.state_dict()
+        return {"scale": float(self.factor), "quiet": int(self.quiet)}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.scaler.load_state_dict(state)
+        self.factor.fill_(state["scale"])
+        self.quiet.fill_(state["quiet"])
 
 
 def _in_fp32(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

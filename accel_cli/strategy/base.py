@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from accel_cli.world import World
 
 
 class Strategy:
+    """Every method works as it stands for one process, or for replicas of it.
+
+    ``data``: the ranks that get different samples. ``gradient``: those whose gradients are averaged. ``losses``: those
+    whose sums add up to the whole batch's. ``holds_whole``: whether the whole model has its place on every device.
+    """
+
+    holds_whole = True
+    after_step: tuple[Callable[[int], None], ...] = ()
+
     def __init__(self, config: Any, world: World) -> None:
         self.config = config
-        self.world = world
-        self._factor: tuple[float, torch.Tensor] | None = None
+        self.world = self.data = self.gradient = self.losses = world
+        self._factor: tuple[float, Tensor] | None = None
 
-    def wrap(self, model: nn.Module, communication: Any) -> nn.Module:
-        """What forward is called on. Parameters keep their names in the bare model."""
+    def place(
+        self, model: nn.Module, blocks: Sequence[nn.Module], example: Any, task: Any
+    ) -> tuple[nn.Module, list[str]]:
+        """(what this rank holds of a whole model, lines for the user); parameters keep their names in the whole.
+
+        ``blocks`` are its like parts, in order; ``example`` is a batch of two samples. Raises ConfigError where the
+        model cannot be laid out so, on every rank alike.
+        """
+        return model, []
+
+    def wrap(self, model: nn.Module, blocks: Sequence[nn.Module], communication: Any, precision: Any) -> nn.Module:
+        """What forward is called on, from what ``place`` returned. Parameters keep their names in the bare model."""
         return model
 
     def gradient_sync(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
         """Surrounds the forward and backward of one micro-batch; gradients are exchanged at the last only."""
         return nullcontext()
 
-    def forward_backward(self, training: Any, batches: Sequence[Any]) -> tuple[torch.Tensor, float]:
+    def forward_backward(self, training: Any, batches: Sequence[Any]) -> tuple[Tensor, float]:
         """Gradients of one global batch; every rank calls this with its share, cut into micro-batches.
 
         Returns (this rank's sum of the loss, 0-dim, on the device; weight of the global batch). A strategy averages
-        gradients over ranks, so every micro-batch's sum is scaled by world_size / weight: ragged, masked and uneven
+        gradients over ranks, so every micro-batch's sum is scaled by their number / weight: ragged, masked and uneven
         batches are right by construction.
         """
         task, model, clock = training.task, training.model, training.clock
         weight = training.weight(batches)
-        gradient = training.scaler.scale(self._scalar(self.world.world_size / weight))
-        total: torch.Tensor | None = None
+        gradient = training.scaler.scale(self._scalar(self.gradient.world_size / weight))
+        total: Tensor | None = None
         for index, batch in enumerate(batches):
             with self.gradient_sync(model, last=index == len(batches) - 1):
                 with training.precision.autocast():
-                    loss = task.loss(model, batch)[0].float()
+                    loss = self.loss(task, model, batch).float()
                 clock.mark("forward")
                 loss.backward(gradient)
                 clock.mark("backward")
@@ -48,24 +67,65 @@ class Strategy:
         assert total is not None
         return total, weight
 
-    def _scalar(self, value: float) -> torch.Tensor:
+    def loss(self, task: Any, model: nn.Module, batch: Any) -> Tensor:
+        """This rank's sum of the loss over a batch, 0-dim and differentiable."""
+        loss: Tensor = task.loss(model, batch)[0]
+        return loss
+
+    def evaluate(self, task: Any, model: nn.Module, batch: Any) -> dict[str, tuple[Any, Any]]:
+        """Metric name -> (this rank's sum over a batch, its weight), forward only; the names on every rank."""
+        sums: dict[str, tuple[Any, Any]] = task.evaluate(model, batch)
+        return sums
+
+    def _scalar(self, value: float) -> Tensor:
         """The number on the device, made anew only when it changes."""
         if self._factor is None or self._factor[0] != value:
             self._factor = value, torch.full((), value, device=self.world.device)
         return self._factor[1]
 
-    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float | None) -> torch.Tensor:
-        """The norm of all gradients, on the device; above ``max_norm`` they are scaled down to it."""
+    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
+        """The norm of all gradients, on the device, equal on all ranks; they are scaled down to ``max_norm``."""
         gradients = [p.grad for p in parameters if p.grad is not None]
-        if not gradients:
-            return torch.zeros((), device=self.world.device)
-        norm = total_norm(gradients)
-        if max_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        norm = self.norm(gradients)
+        if max_norm is not None and gradients:
+            scale_down(gradients, max_norm, norm)
         return norm
+
+    def norm(self, gradients: list[Tensor]) -> Tensor:
+        """The 2-norm of all gradients together, 0-dim."""
+        return squares(gradients, self.world.device).sqrt()
+
+    def reduce_report(self, rows: Tensor) -> None:
+        """Make the ``[3, steps]`` of a window (loss sums, norms, 1 where skipped) those of all ranks, in place."""
+        self.losses.sum(rows[0])
+
+    @contextmanager
+    def evaluating(self, model: nn.Module) -> Iterator[None]:
+        """The model holds the weights that all ranks agree on inside: to evaluate, to save, to hand on."""
+        yield
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give all ranks the buffers that are saved, such as BatchNorm's statistics, before they evaluate together."""
+
+    def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors of the whole model on rank 0's host, none sharing memory with another; {} elsewhere.
+
+        A collective. What it returns is contiguous, as safetensors wants it.
+        """
+        if not self.world.is_first:
+            return {}
+        return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+
+    def scatter(self, whole: Tensor, like: Tensor) -> Tensor:
+        """This rank's part of a whole tensor, laid out as ``like``; no communication."""
+        return whole
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors of the strategy's own for a checkpoint, of every rank, on rank 0; a collective."""
+        return {}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``state`` gave, under the same strategy and world size."""
 
     def exposed_communication(self, model: nn.Module) -> float | None:
         """Seconds of one step in which backward only waited for other ranks; None where it is not known."""
@@ -73,6 +133,15 @@ class Strategy:
 
 
 @torch.no_grad()
-def total_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
-    """The 2-norm of all of them together, 0-dim; torch.nn.utils.get_total_norm for tensors of one device."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+def squares(gradients: list[Tensor], device: torch.device) -> Tensor:
+    """The sum of the squares of all elements of all tensors, 0-dim, fp32 or wider."""
+    if not gradients:
+        return torch.zeros((), device=device)
+    norms = torch.stack(torch._foreach_norm(gradients)).float()
+    return norms.dot(norms)
+
+
+@torch.no_grad()
+def scale_down(gradients: list[Tensor], max_norm: float, norm: Tensor) -> None:
+    """Scale gradients of this norm down to ``max_norm``, in place, as torch's clip_grads_with_norm_ does."""
+    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))

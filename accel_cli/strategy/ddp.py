@@ -18,7 +18,7 @@ from accel_cli.strategy.base import Strategy
 class DDP(Strategy):
     """torch's DistributedDataParallel (Li et al. 2020, arXiv 2006.15704)."""
 
-    def wrap(self, model: nn.Module, communication: Any) -> nn.Module:
+    def wrap(self, model: nn.Module, blocks: Sequence[nn.Module], communication: Any, precision: Any) -> nn.Module:
         if self.world.world_size == 1 or not any(p.requires_grad for p in model.parameters()):
             return model
         device = self.world.device

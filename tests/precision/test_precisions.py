@@ -33,7 +33,7 @@ def overflow(folder: str, steps: int) -> list[tuple[float, float, bool]]:
         report = train_step(t, next(batches))
         t.step += 1
         changed = any(not torch.equal(a, p) for a, p in zip(before, t.parameters, strict=True))
-        found.append((float(report.skipped), t.scaler.scaler.get_scale(), changed))
+        found.append((float(report.skipped), float(t.scaler.factor), changed))
     return found
 
 

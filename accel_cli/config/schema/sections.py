@@ -25,6 +25,12 @@ class Train(Section):
         description="how the learning rate follows global_batch / base_batch"
     )
     base_batch: int = Field(ge=1, description="the global batch that the learning rate was chosen for")
+    blocks: list[str] | None = Field(
+        description="names of the model's like parts, as encoder.layer.*; null: the longest list of them"
+    )
+    activation_checkpointing: Literal["none", "blocks", "selective"] = Field(
+        description="what backward computes again instead of keeping: whole blocks, or all but their products"
+    )
     max_skipped_steps: int = Field(ge=1, description="non-finite updates in a row before the run ends")
     determinism: Literal["default", "exact"] = Field(description="exact: only kernels that repeat bit for bit")
 

@@ -1,0 +1,64 @@
+"""What every strategy shares whose parameters are DTensors: norms, whole tensors and parts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from accel_cli.strategy.base import squares
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this rank holds; all of a plain one."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def total_squares(gradients: Iterable[Tensor], device: torch.device) -> Tensor:
+    """The sum of all squares over all ranks that share the gradients, 0-dim; a collective.
+
+    Every element counts once: sums are added over the mesh dimensions that a gradient is cut along.
+    """
+    kept: dict[tuple[dist.ProcessGroup, ...], list[Tensor]] = {}
+    for gradient in gradients:
+        kept.setdefault(cut_over(gradient), []).append(local(gradient))
+    total = torch.zeros((), device=device)
+    for groups, parts in kept.items():
+        own = squares([part for part in parts if part.numel()], device)
+        for group in groups:
+            dist.all_reduce(own, group=group)
+        total += own
+    return total
+
+
+def cut_over(tensor: Tensor) -> tuple[dist.ProcessGroup, ...]:
+    """The groups of ranks that a tensor's elements are dealt over."""
+    if not isinstance(tensor, DTensor):
+        return ()
+    mesh = tensor.device_mesh
+    return tuple(mesh.get_group(n) for n, p in enumerate(tensor.placements) if not p.is_replicate())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, on every rank that has a part of it; a collective for a DTensor."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def part(full: Tensor, like: Tensor) -> Tensor:
+    """This rank's part of a whole tensor, a DTensor where ``like`` is one; no communication."""
+    if not isinstance(like, DTensor):
+        return full
+    shape, offset = compute_local_shape_and_global_offset(like.shape, like.device_mesh, like.placements)
+    own = full[tuple(slice(begin, begin + size) for begin, size in zip(offset, shape, strict=True))]
+    return DTensor.from_local(
+        own.to(like.device).contiguous(),
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=like.shape,
+        stride=like.stride(),
+    )
