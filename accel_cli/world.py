@@ -41,6 +41,12 @@ class World:
         dist.all_gather_object(found, value, group=self.group)
         return found
 
+    def share(self, values: torch.Tensor) -> torch.Tensor:
+        """The first rank's values on every rank, in place; a collective."""
+        if self.world_size > 1:
+            dist.broadcast(values, dist.get_global_rank(self.group, 0) if self.group else 0, group=self.group)
+        return values
+
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier(group=self.group)

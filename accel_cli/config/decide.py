@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,9 @@ TASK_OF = {"class": "classification", "number": "regression", "next_token": "lan
 FOLLOWS = {"strategy": ("launch", "hardware.threads"), "hardware": ("launch", "precision"), "data": ("task",),
            "launch": ("hardware.threads",)}  # fmt: skip
 """Group -> the groups and keys that ``decide`` settles by it."""
+
+
+ELASTIC_RESTARTS = 10
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,15 @@ def decide(run: Run, machine: Machine) -> tuple[Run, list[Decision]]:
         say("hardware", option, why)
     device = run.hardware.option
     if run.launch.processes == "auto":
-        processes, why = _processes(run.strategy.option, device, machine)
+        processes, why = _processes(run.strategy, device, machine)
+        if device != "cuda":
+            processes = math.ceil(processes / run.launch.least_nodes)
         run = run.with_values("launch", processes=processes)
         say("launch.processes", processes, why)
+    if run.launch.max_restarts == "auto":
+        run = run.with_values("launch", max_restarts=ELASTIC_RESTARTS if run.launch.elastic else 0)
+        if run.launch.elastic:
+            say("launch.max_restarts", ELASTIC_RESTARTS, f"launch.nodes={run.launch.nodes} is elastic: nodes may leave")
     if run.launch.backend == "auto":
         backend = "nccl" if device == "cuda" else "gloo"
         run = run.with_values("launch", backend=backend)
@@ -59,8 +69,8 @@ def decide(run: Run, machine: Machine) -> tuple[Run, list[Decision]]:
         option, why = _precision(device, machine)
         run = run.with_option("precision", option)
         say("precision", option, why)
-    if run.strategy.option == "ddp" and run.strategy.find_unused_parameters == "auto":
-        value = run.launch.processes > 2 and run.launch.backend == "gloo"
+    if getattr(run.strategy, "find_unused_parameters", None) == "auto":
+        value = run.launch.processes * run.launch.most_nodes > 2 and run.launch.backend == "gloo"
         run = run.with_values("strategy", find_unused_parameters=value)
         if value:
             why = "keeps the order of gradient buckets: a resumed run repeats bit for bit with more than two ranks"
@@ -80,12 +90,12 @@ def _hardware(machine: Machine) -> tuple[str, str]:
     return "cpu", "no GPU found"
 
 
-def _processes(strategy: str, device: str, machine: Machine) -> tuple[int, str]:
-    if strategy == "single":
-        return 1, "strategy=single is one process"
+def _processes(strategy: Any, device: str, machine: Machine) -> tuple[int, str]:
+    if strategy.least_processes == 1:
+        return 1, f"strategy={strategy.option} is one process"
     if device == "cuda":
         return max(1, len(machine.gpus)), "one for every GPU"
-    return 2, f"the least that strategy={strategy} needs on {device}"
+    return strategy.least_processes, f"the least that strategy={strategy.option} needs on {device}"
 
 
 def _precision(device: str, machine: Machine) -> tuple[str, str]:

@@ -1,16 +1,21 @@
-"""What every strategy shares whose parameters are DTensors: norms, whole tensors and parts of them."""
+"""Parameters dealt over ranks: sharding them, their norms, whole tensors of them and parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from accel_cli.strategy.base import squares
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -62,3 +67,28 @@ def part(full: Tensor, like: Tensor) -> Tensor:
         shape=like.shape,
         stride=like.stride(),
     )
+
+
+def shard(
+    model: nn.Module, blocks: Sequence[nn.Module], mesh: DeviceMesh, config: Any, communication: Any, precision: Any
+) -> None:
+    """Deal every parameter over a mesh by FSDP2, in place: block by block, the rest as one (Zhao et al. 2023,
+    arXiv 2304.11277; Rajbhandari et al. 2019, arXiv 1910.02054).
+
+    ``mesh`` is (shard) or (replicate, shard).
+    """
+    on_host = mesh.device_type == "cpu"
+    automatic = None if on_host else precision.dtype
+    dtype = automatic if config.parameter_dtype == "auto" else DTYPES[config.parameter_dtype]
+    lowered = dtype not in (None, torch.float32)
+    reduce_dtype = communication.reduce_dtype or (torch.float32 if lowered else None)
+    policy = MixedPrecisionPolicy(param_dtype=dtype if lowered else None, reduce_dtype=reduce_dtype)
+    offload = CPUOffloadPolicy(pin_memory=not on_host) if config.offload == "cpu" else OffloadPolicy()
+    for module in (*blocks, model):
+        fully_shard(
+            module,
+            mesh=mesh,
+            reshard_after_forward=config.reshard_after_forward,
+            mp_policy=policy,
+            offload_policy=offload,
+        )

@@ -2,30 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from accel_cli.config.schema.base import Entry, Option
+from accel_cli.config.schema.base import Entry
+from accel_cli.config.schema.mesh import OneProcess, Replicated, Sharded, Size
 
 
-class Single(Option):
+class Single(OneProcess):
     """One process holds the whole model."""
 
 
-class DDP(Option):
+class DDP(Replicated):
     """A replica in every process; gradients are averaged while backward still runs."""
 
-    bucket_megabytes: float = Field(gt=0, description="gradients are sent in buckets of this size, in MB")
-    static_graph: bool = Field(description="promise that every step uses the same parameters in the same order")
-    gradient_as_bucket_view: bool = Field(description="gradients live inside the buckets: less memory, no copy")
-    find_unused_parameters: bool | Literal["auto"] = Field(
-        description="allow steps that leave parameters unused; also keeps the bucket order, so that a resumed "
-        "run repeats bit for bit; auto: with more than two processes on gloo"
-    )
+    def stated(self) -> dict[str, int | str]:
+        return {"replicate": "auto"}
+
+
+class FSDP(Sharded):
+    """Weights, gradients and optimizer state are dealt over all processes, block by block."""
+
+    def stated(self) -> dict[str, int | str]:
+        return {"shard": "auto"}
+
+
+class HSDP(Sharded):
+    """Sharded within a group of processes, replicated over groups."""
+
+    replicate: Size = Field(description="groups of processes; auto: processes / shard")
+    shard: Size = Field(description="processes in a group; auto: processes / replicate")
+
+    def stated(self) -> dict[str, int | str]:
+        return {"replicate": self.replicate, "shard": self.shard}
+
+
+class Mesh(Sharded, Replicated):
+    """Any product of replicate, shard, tensor, pipeline and context."""
+
+    replicate: Size = Field(description="replicas, each with batches of its own")
+    shard: Size = Field(description="processes that weights and batches are dealt over")
+    tensor: Size = Field(description="processes that share every split matrix")
+    pipeline: Size = Field(description="processes that hold a stage of the model each")
+    context: Size = Field(description="processes that share every sequence")
+
+    def stated(self) -> dict[str, int | str]:
+        return {
+            "pipeline": self.pipeline,
+            "replicate": self.replicate,
+            "shard": self.shard,
+            "context": self.context,
+            "tensor": self.tensor,
+        }
 
 
 OPTIONS = {
     "single": Entry(Single, "accel_cli.strategy.base:Strategy"),
     "ddp": Entry(DDP, "accel_cli.strategy.ddp:DDP"),
+    "fsdp": Entry(FSDP, "accel_cli.strategy.mesh:Mesh"),
+    "hsdp": Entry(HSDP, "accel_cli.strategy.mesh:Mesh"),
+    "mesh": Entry(Mesh, "accel_cli.strategy.mesh:Mesh"),
 }

@@ -1,0 +1,61 @@
+"""The mesh of ranks that a strategy lays a model over, as far as the configuration tells."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from accel_cli.config.schema.base import Count, Option
+
+DIMENSIONS = ("pipeline", "replicate", "shard", "context", "tensor")
+"""Outermost to innermost."""
+Size = Count | Literal["auto"]
+
+
+class Layout(Option):
+    """How many processes a strategy takes, and how they stand to each other."""
+
+    def stated(self) -> dict[str, int | str]:
+        """The dimensions that this strategy spreads over; one may be ``auto``, which takes what the others leave."""
+        return {}
+
+    @property
+    def least_processes(self) -> int:
+        """The fewest processes in which the strategy does anything."""
+        sizes = self.stated()
+        given = math.prod(size for size in sizes.values() if isinstance(size, int))
+        return given * 2 if "auto" in sizes.values() and (given == 1 or len(sizes) == 2) else given
+
+    def sizes(self, processes: int) -> dict[str, int]:
+        """Ranks along every dimension; their product is ``processes`` if the stated ones divide it."""
+        sizes = {**dict.fromkeys(DIMENSIONS, 1), **self.stated()}
+        given = math.prod(size for size in sizes.values() if isinstance(size, int))
+        return {name: max(1, processes // given) if size == "auto" else int(size) for name, size in sizes.items()}
+
+
+class OneProcess(Layout):
+    @property
+    def least_processes(self) -> int:
+        return 1
+
+
+class Replicated(Layout):
+    bucket_megabytes: float = Field(gt=0, description="gradients are sent in buckets of this size, in MB")
+    static_graph: bool = Field(description="promise that every step uses the same parameters in the same order")
+    gradient_as_bucket_view: bool = Field(description="gradients live inside the buckets: less memory, no copy")
+    find_unused_parameters: bool | Literal["auto"] = Field(
+        description="allow steps that leave parameters unused; also keeps the bucket order, so that a resumed "
+        "run repeats bit for bit; auto: with more than two processes on gloo"
+    )
+
+
+class Sharded(Layout):
+    reshard_after_forward: bool = Field(
+        description="free a block's weights after forward and gather them again in backward: less memory, more bytes"
+    )
+    parameter_dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        description="what weights are gathered and used in; auto: the precision's own on a GPU, fp32 on a CPU"
+    )
+    offload: Literal["none", "cpu"] = Field(description="where shards rest between steps")
