@@ -23,5 +23,10 @@ def table(group: str) -> dict[str, Entry]:
 
 def implementation(group: str, option: Option) -> Any:
     """The class or function that implements the chosen option."""
-    module, name = table(group)[option.option].implementation.split(":")
+    return load(table(group)[option.option].implementation)
+
+
+def load(place: str) -> Any:
+    """What ``module:name`` names: for what a run has chosen, since all parts at once would cost seconds."""
+    module, name = place.split(":")
     return getattr(importlib.import_module(module), name)

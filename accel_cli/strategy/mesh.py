@@ -12,9 +12,18 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
+from accel_cli.config.parts import load
 from accel_cli.strategy import data_parallel, sharding
 from accel_cli.strategy.base import Strategy
 from accel_cli.world import World
+
+COMPONENTS = {
+    "tensor": "accel_cli.strategy.tensor:Tensor",
+    "context": "accel_cli.strategy.context:Context",
+    "pipeline": "accel_cli.strategy.pipeline:Pipeline",
+}
+"""What lays a whole model over one dimension, in the order in which they do. Torch's parts behind them take seconds to
+import, so a run loads those that it uses."""
 
 
 class Mesh(Strategy):
@@ -31,6 +40,22 @@ class Mesh(Strategy):
         self.data = self._world("replicate", "shard")
         self.gradient = self._world("replicate", "shard", "context")
         self.losses = self._world("pipeline", "replicate", "shard", "context")
+        self.stages, self.slices = self._world("pipeline"), self._world("tensor")
+        self.components = {
+            name: load(place)(config, self._submesh(name), world.device)
+            for name, place in COMPONENTS.items()
+            if self.sizes[name] > 1
+        }
+        self.context, self.pipeline = self.components.get("context"), self.components.get("pipeline")
+
+    def place(
+        self, model: nn.Module, blocks: Sequence[nn.Module], example: Any, task: Any
+    ) -> tuple[nn.Module, list[str]]:
+        lines: list[str] = []
+        for component in self.components.values():
+            model, said = component.place(model, blocks, example, task)
+            lines += said
+        return model, lines
 
     def _grid(self) -> DeviceMesh | None:
         """Of the dimensions that are more than one rank; a sharded tensor wants a shard dimension in any case."""
@@ -60,13 +85,24 @@ class Mesh(Strategy):
         return self.world.part(self._submesh(*names).get_group())
 
     def wrap(self, model: nn.Module, blocks: Sequence[nn.Module], communication: Any, precision: Any) -> nn.Module:
+        def average(part: nn.Module) -> nn.Module:
+            return self._average(part, blocks, communication, precision)
+
+        if self.pipeline is not None:
+            self.pipeline.wrap(average)
+            return model
+        return average(model)
+
+    def _average(self, model: nn.Module, blocks: Sequence[nn.Module], communication: Any, precision: Any) -> nn.Module:
+        """Average the gradients of a module over the ranks that hold the same part of the model."""
         if not self._is_sharded:
             return data_parallel.replicate(model, self.gradient, self.config, communication)
         assert self.grid is not None
         mesh = self._submesh("shard", "context")
         if self.sizes["replicate"] > 1:
             mesh = self.grid["replicate", *(mesh.mesh_dim_names or ())]
-        sharding.shard(model, blocks, mesh, self.config, communication, precision)
+        held = set(model.modules())
+        sharding.shard(model, [block for block in blocks if block in held], mesh, self.config, communication, precision)
         return model
 
     def gradient_sync(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
@@ -76,8 +112,31 @@ class Mesh(Strategy):
             return model.no_sync()
         return nullcontext()
 
+    def forward_backward(self, training: Any, batches: Sequence[Any]) -> tuple[Tensor, float]:
+        if self.pipeline is None:
+            return super().forward_backward(training, batches)
+        weight = training.weight(batches)
+        factor = training.scaler.scale(self._scalar(self.gradient.world_size / weight))
+        return self.pipeline.forward_backward(training, batches, factor), weight
+
+    def loss(self, task: Any, model: nn.Module, batch: Any) -> Tensor:
+        if self.context is None:
+            return super().loss(task, model, batch)
+        loss: Tensor = self.context.loss(task, model, batch)
+        return loss
+
+    def evaluate(self, task: Any, model: nn.Module, batch: Any) -> dict[str, tuple[Any, Any]]:
+        component = self.context or self.pipeline
+        if component is None:
+            return super().evaluate(task, model, batch)
+        sums: dict[str, tuple[Any, Any]] = component.evaluate(task, model, batch)
+        return sums
+
     def norm(self, gradients: list[Tensor]) -> Tensor:
-        return sharding.total_squares(gradients, self.world.device).sqrt()
+        total = sharding.total_squares(gradients, self.world.device)
+        if self.pipeline is not None:
+            self.stages.sum(total)
+        return total.sqrt()
 
     @contextmanager
     def evaluating(self, model: nn.Module) -> Iterator[None]:
@@ -96,9 +155,17 @@ class Mesh(Strategy):
         gathered: dict[str, Tensor] = {}
         for name, value in tensors.items():
             full = sharding.whole(value)
-            if self.world.is_first:
+            if self.holds_first:
                 gathered[name] = full.detach().to("cpu", copy=True).contiguous()
-        return gathered
+        if self.pipeline is not None and self.holds_first:
+            parts = self.stages.gather(gathered)
+            gathered = {name: value for part in parts for name, value in part.items()}
+        return gathered if self.world.is_first else {}
+
+    @property
+    def holds_first(self) -> bool:
+        """Whether this rank is the first of those that hold a stage: rank 0 of its own and its likes."""
+        return self.gradient.is_first and self.slices.is_first
 
     def scatter(self, whole: Tensor, like: Tensor) -> Tensor:
         return sharding.part(whole, like)
