@@ -39,6 +39,7 @@ WORK: dict[str, tuple[list[str], tuple[int, ...]]] = {
     "images": (IMAGES, (1, 2)),
     "accumulation": ([*SMALL, "train.micro_batch=4", "model.dropout=0.1"], (2, 4)),
     "buckets": ([*SMALL, "model.widths=[512,512]", "strategy.bucket_megabytes=0.2", "checkpoint.every=5"], (4,)),
+    "powersgd": ([*SMALL, "model.widths=[64,64]", "communication=powersgd", "communication.start_step=3"], (2, 4)),
     "windows": ([*SMALL, "metrics.every=4", "evaluate.every=5", "checkpoint.every=5"], (2,)),
     "epochs": ([*SMALL, "train.global_batch=512"], (2,)),
 }

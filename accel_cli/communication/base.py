@@ -30,3 +30,7 @@ class Communication:
     def bytes_per_step(self, gradient_bytes: int, world_size: int) -> int:
         """Bytes that one rank sends in one step: a ring all-reduce sends every gradient 2 (n - 1) / n times."""
         return round(2 * (world_size - 1) / world_size * gradient_bytes)
+
+    def bytes_sent(self, gradient_bytes: int, world_size: int, steps: int) -> int:
+        """By one rank in the first ``steps`` steps of a run."""
+        return steps * self.bytes_per_step(gradient_bytes, world_size)
