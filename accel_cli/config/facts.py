@@ -21,7 +21,19 @@ class Facts:
 
     @property
     def processes(self) -> int:
+        """Ranks on each node."""
         return int(self.run.launch.processes)
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of the run on all its nodes; of an elastic run at its largest."""
+        return int(self.processes * self.run.launch.most_nodes)
+
+    @property
+    def world_sizes(self) -> list[int]:
+        """Every number of ranks that the run may have: one, unless it is elastic."""
+        launch = self.run.launch
+        return [self.processes * nodes for nodes in range(launch.least_nodes, launch.most_nodes + 1)]
 
     @property
     def device(self) -> str:

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 
+from accel_cli.config import network
 from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.request import LENGTHS
 from accel_cli.config.work import nearest_batches
@@ -79,6 +80,27 @@ def _beyond(facts: Facts, section: str) -> bool:
     return len(_lengths(facts)) == 1 and every != "epoch" and steps is not None and every > steps
 
 
+def _odd_size(facts: Facts) -> int:
+    return next(size for size in facts.world_sizes if facts.run.train.global_batch % size)
+
+
+def _saves_at_end_only(facts: Facts) -> bool:
+    every, steps = facts.run.checkpoint.every, _steps(facts)
+    return len(_lengths(facts)) == 1 and every != "epoch" and steps is not None and every >= steps
+
+
+def _only_here(rendezvous: str | None) -> bool:
+    host, _ = network.endpoint(rendezvous or "") or ("", 0)
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def _own_address() -> str:
+    try:
+        return network.own_address()
+    except OSError:
+        return "ADDRESS"
+
+
 def _brings_nothing(facts: Facts) -> bool:
     model, transfer = facts.run.model, facts.run.transfer
     if transfer.option != "finetune" or transfer.weights is not None or model.option in ("transformers", "custom"):
@@ -89,25 +111,25 @@ def _brings_nothing(facts: Facts) -> bool:
 RULES: tuple[Rule, ...] = (
     Rule(
         "single-is-one-process", "refuse", "strategy=single runs in one process",
-        lambda f: f"launch.processes={f.processes}",
-        lambda f: f.run.strategy.option == "single" and f.processes > 1,
+        lambda f: f"launch.processes={f.processes}" if f.processes > 1 else f"launch.nodes={f.run.launch.nodes}",
+        lambda f: f.run.strategy.option == "single" and f.world_size > 1,
         "strategy=single is one process",
-        lambda f: "add strategy=ddp, or try launch.processes=1",
+        lambda f: "add strategy=ddp, or try launch.processes=1" + " launch.nodes=1" * (f.run.launch.most_nodes > 1),
     ),
     Rule(
         "ddp-of-one", "warn", "averaging gradients takes two processes",
         "strategy=ddp",
-        lambda f: f.run.strategy.option == "ddp" and f.processes == 1,
+        lambda f: f.run.strategy.option == "ddp" and f.world_size == 1,
         "one process averages with nobody",
         "try launch.processes=2 or strategy=single",
     ),
     Rule(
         "batch-divides", "refuse", "train.global_batch divides evenly over the processes",
         lambda f: f"train.global_batch={f.run.train.global_batch}",
-        lambda f: f.run.train.global_batch % f.processes != 0,
-        lambda f: f"does not divide over {f.processes} processes",
+        lambda f: f.run.train.global_batch % math.lcm(*f.world_sizes) != 0,
+        lambda f: f"does not divide over {_odd_size(f)} processes",
         lambda f: "try train.global_batch={} or train.global_batch={}".format(
-            *nearest_batches(f.run.train.global_batch, f.processes)
+            *nearest_batches(f.run.train.global_batch, math.lcm(*f.world_sizes))
         ),
     ),
     Rule(
@@ -151,6 +173,55 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.device == "cuda" and len(f.machine.gpus) > f.processes,
         lambda f: f"uses {f.processes} of {len(f.machine.gpus)} GPUs",
         lambda f: f"try strategy=ddp launch.processes={len(f.machine.gpus)}",
+    ),
+    Rule(
+        "nodes-in-order", "refuse", "launch.nodes=MIN:MAX has its least number first",
+        lambda f: f"launch.nodes={f.run.launch.nodes}",
+        lambda f: f.run.launch.least_nodes > f.run.launch.most_nodes,
+        "the least number of nodes comes first",
+        lambda f: f"try launch.nodes={f.run.launch.most_nodes}:{f.run.launch.least_nodes}",
+    ),
+    Rule(
+        "nodes-meet-somewhere", "refuse", "several nodes meet at launch.rendezvous",
+        lambda f: f"launch.nodes={f.run.launch.nodes}",
+        lambda f: f.run.launch.most_nodes > 1 and f.run.launch.rendezvous is None,
+        "the nodes need an address to meet at: the first node's, the same word on each",
+        lambda f: f"add launch.rendezvous={_own_address()}:29500 if this is the first node",
+    ),
+    Rule(
+        "rendezvous-of-several", "refuse", "launch.rendezvous is for several nodes",
+        lambda f: f"launch.rendezvous={f.run.launch.rendezvous}",
+        lambda f: f.run.launch.most_nodes == 1 and f.run.launch.rendezvous is not None,
+        "one node meets nobody; launch.nodes=1",
+        "add launch.nodes=2, or try launch.rendezvous=null",
+    ),
+    Rule(
+        "rendezvous-form", "refuse", "launch.rendezvous is a host and a port",
+        lambda f: f"launch.rendezvous={f.run.launch.rendezvous}",
+        lambda f: f.run.launch.rendezvous is not None and network.endpoint(f.run.launch.rendezvous) is None,
+        "is not a host and a port",
+        lambda f: f"try launch.rendezvous={f.run.launch.rendezvous.partition(':')[0] or _own_address()}:29500",
+    ),
+    Rule(
+        "rendezvous-in-reach", "refuse", "other machines reach launch.rendezvous",
+        lambda f: f"launch.rendezvous={f.run.launch.rendezvous}",
+        lambda f: _only_here(f.run.launch.rendezvous),
+        "every machine takes this address for itself",
+        lambda f: f"try launch.rendezvous={_own_address()}:29500 if this is the first node",
+    ),
+    Rule(
+        "interface-exists", "refuse", "launch.interface is an interface of this machine",
+        lambda f: f"launch.interface={f.run.launch.interface}",
+        lambda f: f.run.launch.interface not in ("auto", *network.interfaces()),
+        lambda f: f"no such interface on this machine, which has {', '.join(network.interfaces())}",
+        "try launch.interface=auto",
+    ),
+    Rule(
+        "restarts-from-something", "warn", "launch.max_restarts goes back to a checkpoint",
+        lambda f: f"launch.max_restarts={f.run.launch.max_restarts}",
+        lambda f: bool(f.run.launch.max_restarts) and _saves_at_end_only(f),
+        "the run saves at its end only: a restart begins at step 0",
+        lambda f: f"try checkpoint.every={max(1, (_steps(f) or 0) // 4)}",
     ),
     Rule(
         "nccl-needs-cuda", "refuse", "launch.backend=nccl moves GPU memory only",
