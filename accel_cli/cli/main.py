@@ -117,6 +117,9 @@ def parser() -> Parser:
 
     resume = verb("resume", "go on with a run from its newest checkpoint", common, code)
     resume.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    resume.add_argument(
+        "overrides", nargs="*", metavar="OVERRIDE", help="how it runs from here on, such as strategy=fsdp"
+    )
 
     evaluate = verb("evaluate", "the metrics of a run's checkpoint on a split", common, code)
     evaluate.add_argument("run", type=Path, metavar="RUN", help="a run folder")

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
-from accel_cli.cli.plan import Plan, own_plugins
-from accel_cli.cli.train import finish, launch, shorter
+from accel_cli.cli.plan import Plan, own_plugins, plan
+from accel_cli.cli.train import finish, launch, say, shorter
 from accel_cli.config import rules
 from accel_cli.config import run as run_file
 from accel_cli.config.machine import detect
+from accel_cli.engine import attempts
 from accel_cli.engine.folder import in_use
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.launch.front import Front
 
+MAY_CHANGE = (
+    "strategy.", "communication.", "launch.", "hardware.", "loader.", "compile.", "tracking.", "metrics.",
+    "checkpoint.", "profile.", "evaluate.batch", "train.micro_batch", "train.blocks", "train.activation_checkpointing",
+)  # fmt: skip
+"""How a run is run. A checkpoint holds whole tensors, so it goes on under any of it; the rest is what the run is."""
 FINISHED = ("completed", "target_reached", "stopped_early")
 
 
@@ -34,11 +43,43 @@ def resume(folder: Path, arguments: argparse.Namespace, front: Front | None) -> 
         if arguments.json:
             print(json.dumps({**json.loads((folder / "summary.json").read_text()), "run": str(folder)}))
         return 0
-    planned = reread(folder, arguments.plugin)
     assert front is not None
     with in_use(folder):
+        planned = laid_out_anew(folder, arguments) if arguments.overrides else reread(folder, arguments.plugin)
         outcome = launch(front, folder, planned, resume=True, json=arguments.json)
         return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
+
+
+def laid_out_anew(folder: Path, arguments: argparse.Namespace) -> Plan:
+    """The run with overrides that change how it is run, not what it is; its run.yaml from here on.
+
+    Raises ConfigError for an override that would make another run of it.
+    """
+    words = list(arguments.overrides)
+    keys = {word.lstrip("+").partition("=")[0] for word in words}
+    if keys & {"strategy", "launch.processes"}:
+        follows = ("launch.processes", "launch.backend", "hardware.threads")
+        words += [f"{key}=auto" for key in follows if key not in keys]
+    planned = plan(words, plugins=arguments.plugin, base=folder / "run.yaml")
+    old, new = _flat(run_file.read(folder / "run.yaml").to_tree()), _flat(planned.run.to_tree())
+    changed = sorted(key for key in {**old, **new} if old.get(key) != new.get(key))
+    if foreign := [key for key in changed if not key.startswith(MAY_CHANGE)]:
+        why = "a resumed run trains the same model on the same problem"
+        fix = f"leave it out, or start a new run: accel train --run {shorter(folder)} {shlex.join(arguments.overrides)}"
+        raise ConfigError([Problem(f"{key}={new.get(key)}", why, fix) for key in foreign])
+    kept = folder / "attempts" / f"run-{attempts.count(folder)}.yaml"
+    kept.parent.mkdir(exist_ok=True)
+    shutil.copyfile(folder / "run.yaml", kept)
+    run_file.write(planned.run, folder / "run.yaml")
+    say(planned)
+    return planned
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return found
 
 
 def run_folder(folder: Path) -> Path:

@@ -44,11 +44,6 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
             raise ConfigError(
                 Problem(f"--run-dir {arguments.run_dir}", f"holds a run ({resume.state(arguments.run_dir)})", fix)
             )
-        if arguments.overrides:
-            why = "a resumed run keeps its own configuration"
-            raise ConfigError(
-                Problem(" ".join(arguments.overrides), why, "leave the overrides out, or start a new run")
-            )
         return resume.resume(arguments.run_dir, arguments, front)
     if arguments.multirun:
         return multirun.main(arguments)
