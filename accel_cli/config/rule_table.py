@@ -25,6 +25,8 @@ TARGET_OF_TASK = {"classification": "class", "regression": "number", "language_m
 SEVERAL_OF = {"image": "images", "tokens": "tokens", "vector": "vectors"}
 ONE_OF = {"class": "a class", "number": "a number", "next_token": "the next token"}
 ALL_PARAMETERS = {"*", "**"}
+SPREAD = {"fsdp", "hsdp", "mesh", "tensor", "pipeline", "context"}
+"""Strategies whose ranks may hold parts of a parameter, or stages of a model."""
 
 
 def _lengths(facts: Facts) -> list[str]:
@@ -99,6 +101,11 @@ def _own_address() -> str:
         return network.own_address()
     except OSError:
         return "ADDRESS"
+
+
+def _averages_nothing(facts: Facts) -> bool:
+    sizes = facts.run.strategy.sizes(facts.world_size)
+    return bool(sizes["replicate"] * sizes["shard"] * sizes["context"] == 1)
 
 
 def _brings_nothing(facts: Facts) -> bool:
@@ -353,5 +360,30 @@ RULES: tuple[Rule, ...] = (
         and f.run.loader.workers * f.processes > f.machine.cores,
         lambda f: f"{f.processes} x {f.run.loader.workers} workers on {f.machine.cores} cores: they take turns",
         "try loader.workers=auto or loader=auto",
+    ),
+    Rule(
+        "nothing-to-send", "warn", "communication changes how gradients are averaged, nothing else",
+        lambda f: f"communication={f.run.communication.option}",
+        lambda f: f.run.communication.option != "exact" and _averages_nothing(f),
+        lambda f: f"strategy={f.run.strategy.option} averages no gradients over {f.world_size} "
+        f"{'process' if f.world_size == 1 else 'processes'}",
+        "try communication=exact",
+    ),
+    Rule(
+        "powersgd-under-ddp", "refuse", "communication=powersgd needs whole gradients: strategy=ddp",
+        "communication=powersgd",
+        lambda f: f.run.communication.option == "powersgd" and f.run.strategy.option in SPREAD,
+        lambda f: f"takes whole gradient matrices; strategy={f.run.strategy.option} may hold parts of them",
+        lambda f: "try strategy=ddp or communication="
+        + ("bf16" if f.run.strategy.sizes(f.world_size)["shard"] > 1 else "exact"),
+    ),
+    Rule(
+        "powersgd-in-time", "warn", "communication.start_step lies within the run",
+        lambda f: f"communication.start_step={f.run.communication.start_step}",
+        lambda f: f.run.communication.option == "powersgd"
+        and len(_lengths(f)) == 1
+        and f.run.communication.start_step >= (_steps(f) or math.inf),
+        lambda f: f"the run has {_steps(f)} steps: every one of them is sent exactly",
+        lambda f: f"try communication.start_step={(_steps(f) or 0) // 10}",
     ),
 )  # fmt: skip

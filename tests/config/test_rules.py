@@ -66,6 +66,12 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "saves-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "checkpoint.every": 20}),
     "warm-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "schedule.warmup": 20}),
     "workers-and-cores": (CPU, {"loader": "workers", "loader.workers": 4}),
+    "nothing-to-send": (CPU, {"communication": "fp16"}),
+    "powersgd-under-ddp": (CPU, {"strategy": "fsdp", "communication": "powersgd"}),
+    "powersgd-in-time": (
+        CPU,
+        {"strategy": "ddp", "communication": "powersgd", "train.epochs": None, "train.steps": 10},
+    ),
 }
 
 
