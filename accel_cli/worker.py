@@ -33,6 +33,7 @@ from accel_cli.engine.loop import Progress, train
 from accel_cli.engine.metrics import Metrics
 from accel_cli.engine.profile import Profile
 from accel_cli.engine.stop import Stop
+from accel_cli.engine.traffic import Traffic
 from accel_cli.engine.training import Training
 from accel_cli.world import World, leave, ranks_from_environment
 
@@ -189,11 +190,12 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
     profile = Profile(folder) if run.profile.enabled and world.is_first else None
     if profile is not None:
         training.after_step = (*training.after_step, profile.after_step)
+    traffic = Traffic(training)
     metrics.start(seconds)
     events.emit("start", step=training.step, steps=training.steps)
     try:
-        status = train(training, metrics, checkpoints, stop, progress, events)
-        result = summarize(training, metrics, progress, status, stop)
+        status = train(training, metrics, checkpoints, stop, progress, events, traffic)
+        result = summarize(training, metrics, progress, status, stop, traffic)
         if world.is_first:
             result.update(
                 attempts=attempts.count(folder),

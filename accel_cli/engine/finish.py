@@ -10,10 +10,13 @@ from accel_cli.engine.loop import Progress
 from accel_cli.engine.metrics import Metrics, finite
 from accel_cli.engine.stop import Stop
 from accel_cli.engine.summary import EMPTY, step_milliseconds
+from accel_cli.engine.traffic import Traffic
 from accel_cli.engine.training import Training
 
 
-def summarize(t: Training, metrics: Metrics, progress: Progress, status: str, stop: Stop) -> dict[str, Any]:
+def summarize(
+    t: Training, metrics: Metrics, progress: Progress, status: str, stop: Stop, traffic: Traffic
+) -> dict[str, Any]:
     """A collective: every rank takes its part of the test split; rank 0's result is the one that is written."""
     test: dict[str, float] = {}
     if status != "interrupted":
@@ -49,12 +52,12 @@ def summarize(t: Training, metrics: Metrics, progress: Progress, status: str, st
         time_to_target_seconds=progress.target_seconds,
         samples_per_second=round(taken * t.work.global_batch / metrics.taken_seconds, 2) if taken else None,
         step_milliseconds=median,
-        time_share=time_share(t, taken),
+        time_share=time_share(t, taken, traffic.exposed_seconds),
         peak_memory_bytes={
             "device": max((d for d, _ in peaks if d is not None), default=None),
             "host": max(h for _, h in peaks),
         },
-        communication_bytes=t.communication.bytes_per_step(t.whole.trained_bytes, t.world.world_size) * t.step,
+        communication_bytes=bytes_sent(t, traffic.bytes),
         model_bytes=t.whole.bytes,
     )
     if t.run.compile.option != "none" and metrics.step_seconds and median["median"] is not None:
@@ -62,13 +65,20 @@ def summarize(t: Training, metrics: Metrics, progress: Progress, status: str, st
     return result
 
 
-def time_share(t: Training, steps: int) -> dict[str, float]:
-    """Shares of the time that the clock marked; communication that backward did not hide is taken out of backward."""
-    exposed = t.strategy.exposed_communication(t.model)
-    if exposed:
-        moved = min(exposed * steps, t.clock.seconds["backward"])
-        t.clock.seconds["backward"] -= moved
+def bytes_sent(t: Training, seen: int | None) -> int | None:
+    """By one rank over the run: as the strategy counts them, else what was seen of a step, times the steps."""
+    counted = t.strategy.bytes_sent(t.communication, t.whole.trained_bytes, t.step)
+    return counted if counted is not None or seen is None else seen * t.step
+
+
+def time_share(t: Training, steps: int, seen: float | None) -> dict[str, float]:
+    """Shares of the time that the clock marked; communication that nothing hid is taken out of the phases it lay in."""
+    exposed = steps * ((t.strategy.exposed_communication(t.model) or 0.0) + (seen or 0.0))
+    for phase in ("backward", "forward", "optimizer"):
+        moved = min(exposed, t.clock.seconds[phase])
+        t.clock.seconds[phase] -= moved
         t.clock.seconds["communication"] += moved
+        exposed -= moved
     return t.clock.shares()
 
 

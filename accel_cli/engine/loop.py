@@ -10,6 +10,7 @@ from accel_cli.engine.events import Events
 from accel_cli.engine.metrics import Metrics
 from accel_cli.engine.step import train_step
 from accel_cli.engine.stop import TIME_BUDGET, Stop
+from accel_cli.engine.traffic import Traffic
 from accel_cli.engine.training import Training
 
 
@@ -31,7 +32,13 @@ class Progress:
 
 
 def train(
-    t: Training, metrics: Metrics, checkpoints: Checkpoints, stop: Stop, progress: Progress, events: Events
+    t: Training,
+    metrics: Metrics,
+    checkpoints: Checkpoints,
+    stop: Stop,
+    progress: Progress,
+    events: Events,
+    traffic: Traffic,
 ) -> str:
     """Train to the stated length, or until something ends it. Returns the status."""
     evaluate_every = beat(t, t.run.evaluate.every)
@@ -46,7 +53,7 @@ def train(
             break
         micro_batches = next(batches)
         t.clock.mark("data")
-        report = train_step(t, micro_batches)
+        report = (traffic.step if t.step in traffic.steps else train_step)(t, micro_batches)
         t.step += 1
         metrics.step(report)
         t.clock.mark("other")

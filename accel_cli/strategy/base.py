@@ -127,6 +127,10 @@ class Strategy:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` gave, under the same strategy and world size."""
 
+    def bytes_sent(self, communication: Any, gradient_bytes: int, steps: int) -> int | None:
+        """By this rank in ``steps`` steps; None where only looking tells."""
+        return 0 if self.world.world_size == 1 else None
+
     def exposed_communication(self, model: nn.Module) -> float | None:
         """Seconds of one step in which backward only waited for other ranks; None where it is not known."""
         return 0.0

@@ -36,5 +36,9 @@ class DDP(Strategy):
     def share_buffers(self, model: nn.Module) -> None:
         data_parallel.share_buffers(model, self.world)
 
+    def bytes_sent(self, communication: Any, gradient_bytes: int, steps: int) -> int | None:
+        sent: int = communication.bytes_sent(gradient_bytes, self.world.world_size, steps)
+        return sent
+
     def exposed_communication(self, model: nn.Module) -> float | None:
         return data_parallel.exposed_communication(model)
