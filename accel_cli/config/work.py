@@ -25,8 +25,8 @@ def nearest_batches(batch: int, ranks: int) -> tuple[int, int]:
     return (below or ranks, below + ranks)
 
 
-def divide(run: Run, world_size: int) -> Work:
-    """Cut the global batch. Of micro-batches, the least number that divides a rank's share and fits micro_batch."""
+def divide(run: Run, world_size: int, stages: int = 1) -> Work:
+    """Cut the global batch over ``world_size`` ranks with samples of their own, each of ``stages`` pipeline ranks."""
     batch = run.train.global_batch
     if batch % world_size:
         low, high = nearest_batches(batch, world_size)
@@ -38,9 +38,26 @@ def divide(run: Run, world_size: int) -> Work:
             )
         )
     share = batch // world_size
-    most = run.train.micro_batch or share
-    parts = next(n for n in range(math.ceil(share / most), share + 1) if share % n == 0)
+    parts = micro_batches(run, share, stages)
+    if parts is None:
+        low, high = (world_size * size for size in nearest_batches(share, stages))
+        why = f"{share} samples a replica do not divide into a multiple of {stages} micro-batches"
+        fix = f"try train.global_batch={low} or train.global_batch={high} with strategy.micro_batches=auto"
+        raise ConfigError(Problem(f"train.global_batch={batch}", why, fix))
     return Work(batch, world_size, parts, share // parts)
+
+
+def micro_batches(run: Run, share: int, stages: int) -> int | None:
+    """The least number of micro-batches that divides a share of samples, fits micro_batch, and fills the stages.
+
+    None where there is no such, or where ``strategy.micro_batches`` is none.
+    """
+    most = run.train.micro_batch or share
+    fitting = [n for n in range(math.ceil(share / most), share + 1) if share % n == 0 and n % stages == 0]
+    stated = getattr(run.strategy, "micro_batches", "auto") if stages > 1 else "auto"
+    if stated == "auto":
+        return fitting[0] if fitting else None
+    return int(stated) if stated in fitting else None
 
 
 def steps(run: Run, train_samples: int | None) -> int:

@@ -48,7 +48,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
 
     # 1. how ranks stand to each other, the batch arithmetic, and the seed
     strategy = implementation("strategy", run.strategy)(run.strategy, world)
-    work = divide(run, strategy.data.world_size)
+    work = divide(run, strategy.data.world_size, run.strategy.sizes(world.world_size)["pipeline"])
     seed_everything(hardware, run.train.seed)
 
     # 2. the data, and with it what a model and a task have to fit

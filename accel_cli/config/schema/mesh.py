@@ -34,6 +34,11 @@ class Layout(Option):
         given = math.prod(size for size in sizes.values() if isinstance(size, int))
         return {name: max(1, processes // given) if size == "auto" else int(size) for name, size in sizes.items()}
 
+    def data_ranks(self, processes: int) -> int:
+        """Of so many processes those that get samples of their own."""
+        sizes = self.sizes(processes)
+        return sizes["replicate"] * sizes["shard"]
+
 
 class OneProcess(Layout):
     @property
@@ -59,3 +64,20 @@ class Sharded(Layout):
         description="what weights are gathered and used in; auto: the precision's own on a GPU, fp32 on a CPU"
     )
     offload: Literal["none", "cpu"] = Field(description="where shards rest between steps")
+
+
+class Pipelined(Layout):
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zero_bubble"] = Field(
+        description="the order of micro-batches: gpipe, 1f1b (less memory), interleaved or zero_bubble (less waiting)"
+    )
+    micro_batches: Size = Field(
+        description="parts of a batch that the stages work on at a time, a multiple of the processes that hold stages; "
+        "auto: the fewest that fit train.micro_batch"
+    )
+    stages_per_rank: Size = Field(description="stages in a process; auto: 2 if interleaved, else 1")
+    balance: Literal["counted", "measured"] = Field(
+        description="cost by which stages are made equal: counted operations, or measured time"
+    )
+    cut: list[str] | None = Field(
+        description="first module of each stage but the first, as [blocks.2,blocks.4]; null: by balance"
+    )

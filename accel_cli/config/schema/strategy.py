@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from accel_cli.config.schema.base import Entry
-from accel_cli.config.schema.mesh import OneProcess, Replicated, Sharded, Size
+from accel_cli.config.schema.mesh import OneProcess, Pipelined, Replicated, Sharded, Size
 
 
 class Single(OneProcess):
@@ -36,7 +36,14 @@ class HSDP(Sharded):
         return {"replicate": self.replicate, "shard": self.shard}
 
 
-class Mesh(Sharded, Replicated):
+class Pipeline(Pipelined):
+    """Every process holds consecutive layers of the model, and hands micro-batches on to the next."""
+
+    def stated(self) -> dict[str, int | str]:
+        return {"pipeline": "auto"}
+
+
+class Mesh(Sharded, Replicated, Pipelined):
     """Any product of replicate, shard, tensor, pipeline and context."""
 
     replicate: Size = Field(description="replicas, each with batches of its own")
@@ -55,10 +62,26 @@ class Mesh(Sharded, Replicated):
         }
 
 
+class Context(Replicated):
+    """Every process holds the whole model and a slice of every sequence."""
+
+    def stated(self) -> dict[str, int | str]:
+        return {"context": "auto"}
+
+
+class DataParallel(OneProcess):
+    """Several GPUs of one process, by torch.nn.DataParallel."""
+
+    devices: Size = Field(description="GPUs that share every batch; auto: all")
+
+
 OPTIONS = {
     "single": Entry(Single, "accel_cli.strategy.base:Strategy"),
     "ddp": Entry(DDP, "accel_cli.strategy.ddp:DDP"),
     "fsdp": Entry(FSDP, "accel_cli.strategy.mesh:Mesh"),
     "hsdp": Entry(HSDP, "accel_cli.strategy.mesh:Mesh"),
+    "pipeline": Entry(Pipeline, "accel_cli.strategy.mesh:Mesh"),
+    "context": Entry(Context, "accel_cli.strategy.mesh:Mesh"),
+    "dataparallel": Entry(DataParallel, "accel_cli.strategy.dataparallel:DataParallel"),
     "mesh": Entry(Mesh, "accel_cli.strategy.mesh:Mesh"),
 }
