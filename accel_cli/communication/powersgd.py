@@ -176,13 +176,14 @@ class PowerSGD(Communication):
         return found if rank == 0 else {}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
+        """Factors of another rank than is configured now are left out: they are only where a step starts from."""
         if self.group is None:
             return
         own = f"error/{dist.get_rank(self.group)}/"
-        devices = {name: parameter.device for parameter, name in self.names.items()}
         self.step = int(tensors["step"])
-        for key, value in tensors.items():
-            for start, held in (("factor/", self.factors), (own, self.errors)):
-                if key.startswith(start):
-                    name = key.removeprefix(start)
-                    held[name] = value.to(devices[name], copy=True)
+        for parameter, name in self.names.items():
+            if (error := tensors.get(own + name)) is not None:
+                self.errors[name] = error.to(parameter.device, copy=True)
+            factor = tensors.get(f"factor/{name}")
+            if factor is not None and factor.shape[1] == self._columns(parameter.shape):
+                self.factors[name] = factor.to(parameter.device, copy=True)

@@ -20,7 +20,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from accel_cli.communication import half
 from accel_cli.communication.powersgd import PowerSGD
-from accel_cli.engine.step import train_step
 from accel_cli.world import join
 
 GPT = ["data=stdlib_text", "data.length=16", "data.max_bytes=40000", "model=gpt", "model.width=32", "model.depth=2",
