@@ -98,13 +98,15 @@ class Names:
 
     def _near_tops(self, key: str, value: str) -> list[str]:
         groups = nearest(key, self.tops)
-        found = [g for g in groups if value in self.options.get(g, {})]
+        fitting = [g for g in groups if value in self.options.get(g, {})]
+        found = list(fitting)
         found += [OTHER_NAMES[key]] if key in OTHER_NAMES else []
         found += [full for full in self.keys if full.rpartition(".")[2] == key]
         found += groups
         leaves = nearest(key, {full.rpartition(".")[2] for full in self.keys}, 2)
         found += [full for leaf in leaves for full in self.keys if full.rpartition(".")[2] == leaf]
-        found += [group for group, options in self.options.items() if value in options]
+        if not fitting:
+            found += [group for group, options in self.options.items() if value in options]
         return list(dict.fromkeys(self._example(name) if name in SECTIONS else name for name in found))
 
     def near_keys(self, key: str, first: Sequence[str] = ()) -> list[str]:

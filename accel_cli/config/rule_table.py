@@ -8,8 +8,9 @@ import shutil
 
 from accel_cli.config import network
 from accel_cli.config.facts import Facts, Rule
+from accel_cli.config.pipeline_rules import PIPELINE_RULES
 from accel_cli.config.request import LENGTHS
-from accel_cli.config.work import nearest_batches
+from accel_cli.config.strategy_rules import STRATEGY_RULES
 
 INPUT_OF_MODEL = {
     "cnn": "image",
@@ -82,10 +83,6 @@ def _beyond(facts: Facts, section: str) -> bool:
     return len(_lengths(facts)) == 1 and every != "epoch" and steps is not None and every > steps
 
 
-def _odd_size(facts: Facts) -> int:
-    return next(size for size in facts.world_sizes if facts.run.train.global_batch % size)
-
-
 def _saves_at_end_only(facts: Facts) -> bool:
     every, steps = facts.run.checkpoint.every, _steps(facts)
     return len(_lengths(facts)) == 1 and every != "epoch" and steps is not None and every >= steps
@@ -116,29 +113,8 @@ def _brings_nothing(facts: Facts) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(
-        "single-is-one-process", "refuse", "strategy=single runs in one process",
-        lambda f: f"launch.processes={f.processes}" if f.processes > 1 else f"launch.nodes={f.run.launch.nodes}",
-        lambda f: f.run.strategy.option == "single" and f.world_size > 1,
-        "strategy=single is one process",
-        lambda f: "add strategy=ddp, or try launch.processes=1" + " launch.nodes=1" * (f.run.launch.most_nodes > 1),
-    ),
-    Rule(
-        "ddp-of-one", "warn", "averaging gradients takes two processes",
-        "strategy=ddp",
-        lambda f: f.run.strategy.option == "ddp" and f.world_size == 1,
-        "one process averages with nobody",
-        "try launch.processes=2 or strategy=single",
-    ),
-    Rule(
-        "batch-divides", "refuse", "train.global_batch divides evenly over the processes",
-        lambda f: f"train.global_batch={f.run.train.global_batch}",
-        lambda f: f.run.train.global_batch % math.lcm(*f.world_sizes) != 0,
-        lambda f: f"does not divide over {_odd_size(f)} processes",
-        lambda f: "try train.global_batch={} or train.global_batch={}".format(
-            *nearest_batches(f.run.train.global_batch, math.lcm(*f.world_sizes))
-        ),
-    ),
+    *STRATEGY_RULES,
+    *PIPELINE_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
         lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in _lengths(f)) or "train.epochs=null",

@@ -29,8 +29,30 @@ PLACEHOLDERS = {
 }  # fmt: skip
 
 CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
-    "single-is-one-process": (CPU, {"launch.processes": 2}),
-    "ddp-of-one": (CPU, {"strategy": "ddp", "launch.processes": 1}),
+    "one-process": (CPU, {"launch.processes": 2}),
+    "alone": (CPU, {"strategy": "ddp", "launch.processes": 1}),
+    "one-auto": (CPU, {"strategy": "mesh", "strategy.tensor": "auto"}),
+    "mesh-fits": (CPU, {"strategy": "mesh", "strategy.tensor": 2, "launch.processes": 3}),
+    "static-graph-every-step": (CPU, {"strategy": "ddp", "strategy.static_graph": True, "train.micro_batch": 4}),
+    "muon-of-a-stage": (CPU, {"strategy": "pipeline", "optimizer": "muon"}),
+    "context-in-one-stage": (
+        CPU,
+        {"strategy": "mesh", "strategy.pipeline": 2, "strategy.context": 2, "launch.processes": 4},
+    ),
+    "stages-are-filled": (CPU, {"strategy": "pipeline", "launch.processes": 2, "train.global_batch": 63}),
+    "stages-of-a-schedule": (CPU, {"strategy": "pipeline", "launch.processes": 2, "strategy.stages_per_rank": 2}),
+    "zero-bubble-alone": (
+        CPU,
+        {"strategy": "mesh", "strategy.pipeline": 2, "strategy.schedule": "zero_bubble", "launch.processes": 4},
+    ),
+    "stages-change-the-graph": (
+        CPU,
+        {"strategy": "mesh", "strategy.pipeline": 2, "strategy.static_graph": True, "launch.processes": 4},
+    ),
+    "stages-share-no-weight": (
+        CPU,
+        {"strategy": "pipeline", "launch.processes": 2, "model": "gpt", "model.weight_tying": True, "data": "text"},
+    ),
     "batch-divides": (CPU, {"strategy": "ddp", "launch.processes": 3}),
     "one-length": (CPU, {"train.steps": 3}),
     "cuda-present": (CPU, {"hardware": "cuda"}),
