@@ -9,6 +9,24 @@ from torch.nn import functional
 DEVIATION = 0.02
 """Standard deviation of the first weights: GPT-2's, and nanoGPT's."""
 
+TENSOR_PLAN = {
+    "blocks.*.attention.query": "colwise",
+    "blocks.*.attention.key": "colwise",
+    "blocks.*.attention.value": "colwise",
+    "blocks.*.attention.project": "rowwise",
+    "blocks.*.expand": "colwise",
+    "blocks.*.contract": "rowwise",
+}
+"""How ``strategy=tensor`` cuts the matrices of a model's ``blocks``."""
+SEQUENCE_PLAN = {
+    "dropout": "split",
+    "blocks.*.attention_norm": "sequence",
+    "blocks.*.attention": "gather",
+    "blocks.*.mlp_norm": "sequence",
+    "blocks.*.expand": "gather",
+}
+"""Between them each rank keeps its part of the sequence only, if ``strategy.sequence_parallel`` says so."""
+
 
 class Attention(nn.Module):
     """Self-attention, [n, length, width] -> the same; causal: a token sees itself and the ones before it.

@@ -9,7 +9,7 @@ from torch.nn import functional
 from accel_cli.config.schema.model import GPT as Schema
 from accel_cli.description import DataDescription
 from accel_cli.model.base import check_heads, outputs, require
-from accel_cli.model.block import Block, initialise
+from accel_cli.model.block import SEQUENCE_PLAN, TENSOR_PLAN, Block, initialise
 
 
 class GPT(nn.Module):
@@ -17,6 +17,9 @@ class GPT(nn.Module):
 
     ``positions`` [L] tells where the tokens stand in the window when a rank holds only a part of it.
     """
+
+    tensor_plan = TENSOR_PLAN
+    sequence_plan = {**SEQUENCE_PLAN, "norm": "whole"}
 
     def __init__(
         self,

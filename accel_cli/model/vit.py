@@ -11,7 +11,7 @@ from accel_cli.config.schema.model import ViT as Schema
 from accel_cli.description import DataDescription
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.model.base import check_heads, described, outputs, require
-from accel_cli.model.block import DEVIATION, Block, initialise
+from accel_cli.model.block import DEVIATION, SEQUENCE_PLAN, TENSOR_PLAN, Block, initialise
 
 
 class ViT(nn.Module):
@@ -20,6 +20,8 @@ class ViT(nn.Module):
     Dosovitskiy et al. 2020, arXiv:2010.11929, with mean pooling instead of a class token
     (Beyer et al. 2022, arXiv:2205.01580).
     """
+
+    tensor_plan = TENSOR_PLAN
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class ViT(nn.Module):
         self.patch_embedding = nn.Conv2d(shape[0], width, patch, patch)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout=dropout, causal=False, bias=True) for _ in range(depth))
+        self.sequence_plan = {**SEQUENCE_PLAN, f"blocks.{depth - 1}": "whole"}
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, count)
         initialise(self, depth)

@@ -66,7 +66,26 @@ class Sharded(Layout):
     offload: Literal["none", "cpu"] = Field(description="where shards rest between steps")
 
 
-class Pipelined(Layout):
+class Cut(Layout):
+    balance: Literal["counted", "measured"] = Field(
+        description="cost by which stages are made equal: counted operations, or measured time"
+    )
+    cut: list[str] | None = Field(
+        description="first module of each stage but the first, as [blocks.2,blocks.4]; null: by balance"
+    )
+
+
+class Sliced(Layout):
+    plan: Literal["auto"] | dict[str, Literal["colwise", "rowwise", "colwise_gather_output"]] = Field(
+        description="layers by name pattern and how their matrices are cut, as {blocks.*.expand:colwise,"
+        "blocks.*.contract:rowwise}; auto: the model's own plan, or every pair that proves to fit"
+    )
+    sequence_parallel: bool = Field(
+        description="norms and dropout between cut layers work on a slice of the sequence: less memory; gpt and vit"
+    )
+
+
+class Pipelined(Cut):
     schedule: Literal["gpipe", "1f1b", "interleaved", "zero_bubble"] = Field(
         description="the order of micro-batches: gpipe, 1f1b (less memory), interleaved or zero_bubble (less waiting)"
     )
@@ -75,9 +94,3 @@ class Pipelined(Layout):
         "auto: the fewest that fit train.micro_batch"
     )
     stages_per_rank: Size = Field(description="stages in a process; auto: 2 if interleaved, else 1")
-    balance: Literal["counted", "measured"] = Field(
-        description="cost by which stages are made equal: counted operations, or measured time"
-    )
-    cut: list[str] | None = Field(
-        description="first module of each stage but the first, as [blocks.2,blocks.4]; null: by balance"
-    )

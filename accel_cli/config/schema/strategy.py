@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 
 from accel_cli.config.schema.base import Entry
-from accel_cli.config.schema.mesh import OneProcess, Pipelined, Replicated, Sharded, Size
+from accel_cli.config.schema.mesh import Cut, OneProcess, Pipelined, Replicated, Sharded, Size, Sliced
 
 
 class Single(OneProcess):
@@ -43,7 +45,14 @@ class Pipeline(Pipelined):
         return {"pipeline": "auto"}
 
 
-class Mesh(Sharded, Replicated, Pipelined):
+class Tensor(Sliced):
+    """Every process holds a slice of the matrices; all work on the same batch."""
+
+    def stated(self) -> dict[str, int | str]:
+        return {"tensor": "auto"}
+
+
+class Mesh(Sharded, Replicated, Pipelined, Sliced):
     """Any product of replicate, shard, tensor, pipeline and context."""
 
     replicate: Size = Field(description="replicas, each with batches of its own")
@@ -69,6 +78,14 @@ class Context(Replicated):
         return {"context": "auto"}
 
 
+class Layers(Cut, OneProcess):
+    """Layers over the devices of one process, one device at work at a time."""
+
+    devices: Literal["auto"] | Annotated[list[str], Field(min_length=2)] = Field(
+        description="one for each part of the model, as [cuda:0,cuda:1] or [cpu,cpu]; auto: every GPU"
+    )
+
+
 class DataParallel(OneProcess):
     """Several GPUs of one process, by torch.nn.DataParallel."""
 
@@ -81,7 +98,9 @@ OPTIONS = {
     "fsdp": Entry(FSDP, "accel_cli.strategy.mesh:Mesh"),
     "hsdp": Entry(HSDP, "accel_cli.strategy.mesh:Mesh"),
     "pipeline": Entry(Pipeline, "accel_cli.strategy.mesh:Mesh"),
+    "tensor": Entry(Tensor, "accel_cli.strategy.mesh:Mesh"),
     "context": Entry(Context, "accel_cli.strategy.mesh:Mesh"),
+    "layers": Entry(Layers, "accel_cli.strategy.layers:Layers"),
     "dataparallel": Entry(DataParallel, "accel_cli.strategy.dataparallel:DataParallel"),
     "mesh": Entry(Mesh, "accel_cli.strategy.mesh:Mesh"),
 }
