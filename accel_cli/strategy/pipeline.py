@@ -17,9 +17,8 @@ from torch.distributed.pipelining import (
     ScheduleInterleavedZeroBubble,
 )
 
-from accel_cli.errors import AccelError
 from accel_cli.strategy import stage_costs
-from accel_cli.strategy.stages import Form, Held, Stage, cut, merged
+from accel_cli.strategy.stages import Form, Held, Stage, cut, inputs_of, merged
 
 SINGLE = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
 SEVERAL = {"interleaved": ScheduleInterleaved1F1B, "zero_bubble": ScheduleInterleavedZeroBubble}
@@ -52,7 +51,7 @@ class Pipeline:
         parts = self.ranks * self._stages_per_rank
         stages = cut(
             model,
-            _inputs(task, example),
+            inputs_of(task, example),
             parts,
             where=f"strategy={self.config.option}",
             blocks=blocks,
@@ -99,7 +98,7 @@ class Pipeline:
         for stage in self.stages:
             stage.surround = precision.autocast
         self._loss = loss_of
-        given = [_inputs(task, batch) for batch in batches]
+        given = [inputs_of(task, batch) for batch in batches]
         count, size = len(batches), len(given[0])
         # A micro-batch is known by its number: its targets may be of any form.
         numbers = torch.arange(count)
@@ -149,7 +148,7 @@ class Pipeline:
     @torch.no_grad()
     def evaluate(self, task: Any, model: nn.Module, batch: Any) -> dict[str, tuple[Any, Any]]:
         """The sums of ``task.evaluate`` on the last stage; the same names with nothing in them on the others."""
-        inputs, last = _inputs(task, batch), len(self._forms) - 1
+        inputs, last = inputs_of(task, batch), len(self._forms) - 1
         size = len(inputs)
         for index, stage in zip(range(self.rank, last + 1, self.ranks), self.stages, strict=True):
             outputs = stage(*(self._receive(index - 1, size) if index else (inputs,)))
@@ -180,23 +179,6 @@ class Pipeline:
 def _gives(output: Tensor) -> Callable[..., Tensor]:
     """Stands for a model whose output is known already: a task calls it as it would the model."""
     return lambda *inputs, **named: output
-
-
-class _Asked(Exception):
-    """A task has called the model."""
-
-
-def _inputs(task: Any, batch: Any) -> Any:
-    """What the task would give to the model: a tensor, or else all that it would give."""
-
-    def model(*inputs: Any, **named: Any) -> Any:
-        raise _Asked(inputs[0] if len(inputs) == 1 and not named else named or inputs)
-
-    try:
-        task.forward(model, batch)
-    except _Asked as asked:
-        return asked.args[0]
-    raise AccelError("the task computed a loss without the model", "try strategy=fsdp")
 
 
 def _measured_once(graph: fx.Graph, model: nn.Module) -> list[float]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from accel_cli.config.suggest import did_you_mean, nearest
-from accel_cli.errors import ConfigError, Problem
+from accel_cli.errors import AccelError, ConfigError, Problem
 from accel_cli.strategy import stage_costs, stage_trace
 from accel_cli.strategy.stage_trace import NotStraight, attribute
 
@@ -413,3 +413,20 @@ def _leaves(module: nn.Module) -> Iterator[str]:
             yield name
     for name, _ in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         yield name
+
+
+class _Asked(Exception):
+    """A task has called the model."""
+
+
+def inputs_of(task: Any, batch: Any) -> Any:
+    """What the task would give to the model: a tensor, or else all that it would give."""
+
+    def model(*inputs: Any, **named: Any) -> Any:
+        raise _Asked(inputs[0] if len(inputs) == 1 and not named else named or inputs)
+
+    try:
+        task.forward(model, batch)
+    except _Asked as asked:
+        return asked.args[0]
+    raise AccelError("the task computed a loss without the model", "try strategy=fsdp")
