@@ -7,6 +7,7 @@ import os
 import shutil
 
 from accel_cli.config import network
+from accel_cli.config.context_rules import CONTEXT_RULES
 from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.pipeline_rules import PIPELINE_RULES
 from accel_cli.config.request import LENGTHS
@@ -25,6 +26,8 @@ INPUT_OF_MODEL = {
 TARGET_OF_TASK = {"classification": "class", "regression": "number", "language_model": "next_token"}
 SEVERAL_OF = {"image": "images", "tokens": "tokens", "vector": "vectors"}
 ONE_OF = {"class": "a class", "number": "a number", "next_token": "the next token"}
+SPREADS_OVER_GPUS = ("dataparallel", "layers")
+"""Strategies of one process that use several."""
 ALL_PARAMETERS = {"*", "**"}
 SPREAD = {"fsdp", "hsdp", "mesh", "tensor", "pipeline", "context"}
 """Strategies whose ranks may hold parts of a parameter, or stages of a model."""
@@ -115,6 +118,7 @@ def _brings_nothing(facts: Facts) -> bool:
 RULES: tuple[Rule, ...] = (
     *STRATEGY_RULES,
     *PIPELINE_RULES,
+    *CONTEXT_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
         lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in _lengths(f)) or "train.epochs=null",
@@ -153,7 +157,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "gpus-unused", "warn", "fewer processes than GPUs leave some idle",
         lambda f: f"strategy={f.run.strategy.option}",
-        lambda f: f.device == "cuda" and len(f.machine.gpus) > f.processes,
+        lambda f: f.device == "cuda"
+        and len(f.machine.gpus) > f.processes
+        and f.run.strategy.option not in SPREADS_OVER_GPUS,
         lambda f: f"uses {f.processes} of {len(f.machine.gpus)} GPUs",
         lambda f: f"try strategy=ddp launch.processes={len(f.machine.gpus)}",
     ),

@@ -96,6 +96,32 @@ STRATEGY_RULES: tuple[Rule, ...] = (
         "try strategy.static_graph=false",
     ),
     Rule(
+        "dataparallel-or-ddp", "warn", "strategy=ddp is faster than strategy=dataparallel",
+        "strategy=dataparallel",
+        lambda f: f.run.strategy.option == "dataparallel",
+        lambda f: "one process feeds all GPUs, and copies the weights to each in every forward"
+        if f.device == "cuda"
+        else f"one process on {f.device}, as strategy=single",
+        "try strategy=ddp",
+    ),
+    Rule(
+        "dataparallel-has-gpus", "refuse", "strategy.devices of strategy=dataparallel are GPUs of this machine",
+        lambda f: f"strategy.devices={f.run.strategy.devices}",
+        lambda f: f.run.strategy.option == "dataparallel"
+        and f.run.strategy.devices != "auto"
+        and f.run.strategy.devices > max(1, len(f.machine.gpus) if f.device == "cuda" else 0),
+        lambda f: f"hardware={f.device} has {len(f.machine.gpus) if f.device == 'cuda' else 'no'} GPUs for it",
+        "try strategy.devices=auto",
+    ),
+    Rule(
+        "dataparallel-copies", "refuse", "strategy=dataparallel copies neither compiled nor recomputed blocks",
+        "strategy=dataparallel",
+        lambda f: f.run.strategy.option == "dataparallel"
+        and (f.run.compile.option != "none" or f.run.train.activation_checkpointing != "none"),
+        "compiled or checkpointed blocks of a copy would run with the first GPU's weights",
+        lambda f: "try strategy=ddp, or compile=none train.activation_checkpointing=none",
+    ),
+    Rule(
         "muon-of-a-stage", "refuse", "optimizer=muon has to see the whole model",
         "optimizer=muon",
         lambda f: f.run.optimizer.option == "muon" and _size(f, "pipeline") > 1,
