@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from accel_cli.errors import ConfigError, Problem
+
 aten = torch.ops.aten
 KEPT = {
     aten.mm.default,
@@ -25,11 +27,21 @@ KEPT = {
 """What ``selective`` keeps: the products, dear to compute; the cheap rest is computed again."""
 
 
+def check(blocks: Sequence[nn.Module], mode: str) -> None:
+    """Raise ConfigError where a model has no blocks that could recompute."""
+    if mode != "none" and not blocks:
+        where = f"train.activation_checkpointing={mode}"
+        why = "the model has no list of like parts to compute again"
+        raise ConfigError(Problem(where, why, "name some: train.blocks=[encoder.*]"))
+
+
 def apply(blocks: Sequence[nn.Module], mode: str) -> None:
     """Make the blocks recompute (Chen et al. 2016, arXiv 1604.06174), in place: names and results stay the same.
 
-    ``mode`` is ``blocks`` (keep a block's input only) or ``selective`` (keep its products too).
+    ``mode`` is ``none``, ``blocks`` (keep a block's input only) or ``selective`` (keep its products too).
     """
+    if mode == "none":
+        return
     contexts: dict[str, Any] = {}
     if mode == "selective":
         contexts["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)

@@ -15,21 +15,24 @@ LISTS = (nn.ModuleList, nn.Sequential)
 def find_blocks(model: nn.Module, patterns: Sequence[str] | None) -> list[nn.Module]:
     """The model's blocks, in order; [] where it has none.
 
-    ``patterns`` name them, as ``encoder.layer.*``. Without, they are the longest run of modules of one class in a
-    list, of those of one length the outermost, and such runs of the same class in other lists: a resnet's stages
-    are lists of their own. Raises ConfigError for a pattern that nothing matches.
+    ``patterns`` name them, as ``encoder.layer.*``. Without, they are the modules of the class that is found most often
+    in the model's lists, a resnet's stages being lists of their own; single layers only where nothing larger repeats.
+    Raises ConfigError for a pattern that nothing matches.
     """
     if patterns is not None:
         return _named(model, patterns)
-    runs: dict[type[nn.Module], list[nn.Module]] = {}
+    larger: dict[type[nn.Module], list[nn.Module]] = {}
+    layers: dict[type[nn.Module], list[nn.Module]] = {}
     for module in model.modules():
-        if isinstance(module, LISTS):
-            for child in module:
-                if any(True for _ in child.parameters()) and any(True for _ in child.children()):
-                    runs.setdefault(type(child), []).append(child)
-    runs = {kind: found for kind, found in runs.items() if kind not in LISTS}
-    longest = max(runs.values(), key=len, default=[])
-    return longest if len(longest) > 1 else []
+        for child in module if isinstance(module, LISTS) else ():
+            if not isinstance(child, LISTS) and any(True for _ in child.parameters()):
+                found = larger if any(True for _ in child.children()) else layers
+                found.setdefault(type(child), []).append(child)
+    for candidates in (larger, layers):
+        most = max(candidates.values(), key=len, default=[])
+        if len(most) > 1:
+            return most
+    return []
 
 
 def _named(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:

@@ -88,13 +88,13 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     whole = Whole.of(bare)
     rates, frozen = transfer.rates(bare), transfer.frozen_modules(bare)
     blocks = find_blocks(bare, run.train.blocks)
+    activation_checkpointing.check(blocks, run.train.activation_checkpointing)
     bare, lines = strategy.place(bare, blocks, example, task)
     for line in lines:
         say(line)
     held = {id(module) for module in bare.modules()}
     blocks = [block for block in blocks if id(block) in held]
-    if run.train.activation_checkpointing != "none":
-        activation_checkpointing.apply(blocks, run.train.activation_checkpointing)
+    activation_checkpointing.apply(blocks, run.train.activation_checkpointing)
     implementation("compile", run.compile)(run.compile).apply(bare)
     communication = implementation("communication", run.communication)(run.communication)
     model = strategy.wrap(bare, blocks, communication, precision)
