@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from accel_cli.config import factory
 from accel_cli.config import run as run_file
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
-from accel_cli.engine import attempts, checkpoint, checkpoint_files, deep_check, failure, setup, summary
+from accel_cli.engine import attempts, checkpoint, checkpoint_files, deep_check, failure, handover, setup, summary
 from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.events import Events
 from accel_cli.engine.finish import summarize
@@ -32,7 +32,7 @@ from accel_cli.engine.folder import once_a_node
 from accel_cli.engine.loop import Progress, train
 from accel_cli.engine.metrics import Metrics
 from accel_cli.engine.profile import Profile
-from accel_cli.engine.stop import Stop
+from accel_cli.engine.stop import REGROUP, Stop
 from accel_cli.engine.traffic import Traffic
 from accel_cli.engine.training import Training
 from accel_cli.world import World, leave, ranks_from_environment
@@ -46,6 +46,8 @@ class Request:
     mode: str = "train"
     """train, evaluate or check"""
     resume: bool = False
+    restarted: bool = False
+    """Whether the launcher has started these ranks before: a resume, unless nothing is saved yet."""
     plugins: list[str] = field(default_factory=list)
     started: float = 0.0
     """Unix time of the command's start."""
@@ -69,10 +71,10 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument("--plugin", action="append", default=[], help="a module, file or folder that may be imported")
     arguments = parser.parse_args()
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     request = Request(
         folder=str(arguments.run.resolve().parent),
-        resume=arguments.resume or restarted,
+        resume=arguments.resume,
+        restarted=started_again(),
         plugins=arguments.plugin,
         started=time.time(),
     )
@@ -80,6 +82,10 @@ def main() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def started_again() -> bool:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def rank(request: Request, descriptor: int) -> None:
@@ -94,7 +100,7 @@ def rank(request: Request, descriptor: int) -> None:
         signal.signal(each, signal.SIG_DFL)
     with contextlib.suppress(OSError):
         os.write(descriptor, (json.dumps({"event": "rank", "rank": number, "pid": os.getpid()}) + "\n").encode())
-    code = work(request, descriptor)
+    code = work(replace(request, restarted=started_again()), descriptor)
     sys.stdout.flush()
     sys.stderr.flush()
     if code:
@@ -156,7 +162,7 @@ def _run(run: Run, request: Request, events: Events, state: _State) -> int:
     state.training = training
     if world.is_first:
         record_decisions(request.path, [decision.to_dict() for decision in decisions])
-        for decision in decisions:
+        for decision in decisions if not request.restarted else ():
             events.emit("decision", key=decision.key, value=decision.value, why=decision.why)
     if request.mode == "evaluate":
         return _evaluate(training, request, events)
@@ -167,9 +173,11 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
     run, world, folder = training.run, training.world, request.path
     progress, seconds, lost, load_seconds = Progress(), 0.0, 0, 0.0
     checkpoints = checkpoint.Checkpoints(training, folder, folder.name)
-    if request.resume:
+    restarted = request.restarted or (run.launch.elastic and attempts.begun(folder))
+    found = handover.newest(world, folder, resume=request.resume, restarted=restarted)
+    if found is not None:
         began = time.perf_counter()
-        saved, passed = checkpoint_files.newest(folder)
+        saved, passed = found
         state = checkpoint.restore(training, saved)
         load_seconds = time.perf_counter() - began
         progress.load(state)
@@ -178,7 +186,8 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
         checkpoints.last_saved = training.step
         for text in passed:
             events.emit("warning", text=text)
-        events.emit("say", text=f"resuming after step {training.step} of {training.steps}")
+        if events.descriptor is None or not restarted:  # the front has told of a restart
+            events.emit("say", text=f"resuming after step {training.step} of {training.steps}")
     if world.is_first:
         lost = attempts.cut(folder, training.step)
         attempts.begin(folder, {"from_step": training.step, "world_size": world.world_size, "time": time.time()})
@@ -210,7 +219,8 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
                     "checkpoint_load": load_seconds,
                 }
             )
-            summary.write_json(folder / "summary.json", result)
+            if result["exit_code"] != REGROUP:
+                summary.write_json(folder / "summary.json", result)
         world.barrier()
     finally:
         stop.close()

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from accel_cli.config import network
+
 
 @dataclass(frozen=True)
 class World:
@@ -76,13 +78,25 @@ def ranks_from_environment() -> tuple[int, int, int, int]:
 def join(device: torch.device, backend: str, wait: float) -> World:
     """Meet the other ranks.
 
-    ``wait`` is the time-out of one collective in seconds. On one machine gloo is bound to loopback.
+    ``wait`` is the time-out of one collective in seconds. On one machine gloo is bound to loopback, on several to the
+    interface that leads to where they met.
     """
     rank, world_size, local_rank, local_world_size = ranks_from_environment()
     if world_size > 1 and not dist.is_initialized():
-        if world_size == local_world_size and backend == "gloo":
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if os.uname().sysname == "Darwin" else "lo")
-        dist.init_process_group(backend, timeout=timedelta(seconds=wait))
+        met = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        if world_size == local_world_size:
+            interface = "lo0" if os.uname().sysname == "Darwin" else "lo"
+        else:
+            interface = network.interface_of(network.own_address(network.resolve(met[0]))) or ""
+        if backend == "gloo" and interface:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        store: dist.Store | None = None
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # The agents' store lives through restarts: what ranks of an earlier round left there is not for these.
+            store = dist.TCPStore(*met, is_master=False, timeout=timedelta(seconds=wait))
+            store = dist.PrefixStore(f"ranks/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        numbers = (-1, -1) if store is None else (world_size, rank)
+        dist.init_process_group(backend, None, timedelta(seconds=wait), *numbers, store=store)
     return World(rank, world_size, local_rank, local_world_size, device)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_cli.cli.plan import Plan, own_plugins, plan
-from accel_cli.cli.train import finish, launch, say, shorter
+from accel_cli.cli.train import finish, launch, node, say, shorter
 from accel_cli.config import rules
 from accel_cli.config import run as run_file
 from accel_cli.config.machine import detect
@@ -44,14 +44,17 @@ def resume(folder: Path, arguments: argparse.Namespace, front: Front | None) -> 
             print(json.dumps({**json.loads((folder / "summary.json").read_text()), "run": str(folder)}))
         return 0
     assert front is not None
-    with in_use(folder):
-        planned = laid_out_anew(folder, arguments) if arguments.overrides else reread(folder, arguments.plugin)
+    planned = laid_out_anew(folder, arguments) if arguments.overrides else reread(folder, arguments.plugin)
+    place = node(planned.run)
+    with in_use(folder, place.address if place else ""):
+        if arguments.overrides:
+            keep(folder, planned)
         outcome = launch(front, folder, planned, resume=True, json=arguments.json)
         return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
 
 
 def laid_out_anew(folder: Path, arguments: argparse.Namespace) -> Plan:
-    """The run with overrides that change how it is run, not what it is; its run.yaml from here on.
+    """The run with overrides that change how it is run, not what it is.
 
     Raises ConfigError for an override that would make another run of it.
     """
@@ -67,12 +70,16 @@ def laid_out_anew(folder: Path, arguments: argparse.Namespace) -> Plan:
         why = "a resumed run trains the same model on the same problem"
         fix = f"leave it out, or start a new run: accel train --run {shorter(folder)} {shlex.join(arguments.overrides)}"
         raise ConfigError([Problem(f"{key}={new.get(key)}", why, fix) for key in foreign])
+    return planned
+
+
+def keep(folder: Path, planned: Plan) -> None:
+    """Make it the run's run.yaml from here on; what that was before is kept beside the attempts."""
     kept = folder / "attempts" / f"run-{attempts.count(folder)}.yaml"
     kept.parent.mkdir(exist_ok=True)
     shutil.copyfile(folder / "run.yaml", kept)
     run_file.write(planned.run, folder / "run.yaml")
     say(planned)
-    return planned
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

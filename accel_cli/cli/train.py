@@ -15,6 +15,7 @@ from accel_cli.cli.main import STARTED
 from accel_cli.engine.folder import claim, claim_exactly, in_use
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.launch.front import Front, Outcome
+from accel_cli.launch.here import Here, here
 from accel_cli.launch.local import torchrun_line
 from accel_cli.launch.terminal import view
 
@@ -39,12 +40,10 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
 
     existing = arguments.run_dir / "run.yaml" if arguments.run_dir else None
     if existing is not None and existing.exists() and not arguments.cfg:
-        if not arguments.resume:
-            fix = f"add --resume to go on, or another --run-dir; accel report {arguments.run_dir}"
-            raise ConfigError(
-                Problem(f"--run-dir {arguments.run_dir}", f"holds a run ({resume.state(arguments.run_dir)})", fix)
-            )
-        return resume.resume(arguments.run_dir, arguments, front)
+        if arguments.resume:
+            return resume.resume(arguments.run_dir, arguments, front)
+        if arguments.multirun:
+            raise holds_a_run(arguments.run_dir)
     if arguments.multirun:
         return multirun.main(arguments)
     planned = plan(
@@ -53,21 +52,37 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
     if arguments.cfg:
         print(tree_text(planned.composed.tree))
         return 0
-    if not arguments.json:
-        say(planned)
-    folder = open_folder(planned, arguments.run_dir, arguments.words)
-    if arguments.dry_run:
-        print(torchrun_line(folder / "run.yaml", planned.run.launch.processes, planned.plugins))
-        return 0
-    if arguments.inline:
-        from accel_cli.worker import Request, work
+    place = node(planned.run)
+    folder = claim_folder(planned, arguments.run_dir)
+    with in_use(folder, place.address if place else "") as alone:
+        if not (folder / "run.yaml").exists():
+            describe(folder, planned, arguments.words)
+        elif place is None or (alone and not arguments.dry_run):
+            raise holds_a_run(folder)
+        if not arguments.json:
+            say(planned)
+        if arguments.dry_run:
+            print(torchrun_line(folder / "run.yaml", planned.run.launch, planned.plugins))
+            return 0
+        if arguments.inline:
+            from accel_cli.worker import Request, work
 
-        with in_use(folder):
             return work(Request(folder=str(folder), plugins=planned.plugins, started=STARTED), None)
-    assert front is not None
-    with in_use(folder):
+        assert front is not None
         outcome = launch(front, folder, planned, json=arguments.json)
         return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
+
+
+def node(run: Any) -> Here | None:
+    """This machine among the nodes of a run; None for a run of one machine. Raises ConfigError."""
+    return here(run.launch.rendezvous, run.launch.interface) if run.launch.most_nodes > 1 else None
+
+
+def holds_a_run(folder: Path) -> ConfigError:
+    from accel_cli.cli import resume
+
+    fix = f"add --resume to go on, or another --run-dir; accel report {shorter(folder)}"
+    return ConfigError(Problem(f"--run-dir {shorter(folder)}", f"holds a run ({resume.state(folder)})", fix))
 
 
 def say(planned: Any) -> None:
@@ -78,21 +93,31 @@ def say(planned: Any) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def open_folder(planned: Any, run_dir: Path | None, words: Sequence[str], parent: Path = Path("runs")) -> Path:
+def open_folder(planned: Any, run_dir: Path | None, words: Sequence[str]) -> Path:
     """Claim the run folder and write what is known before the first step."""
+    folder = claim_folder(planned, run_dir)
+    describe(folder, planned, words)
+    return folder
+
+
+def claim_folder(planned: Any, run_dir: Path | None) -> Path:
+    run = planned.run
+    return (
+        claim_exactly(run_dir) if run_dir else claim(Path("runs"), f"{run.data.option}-{run.model.option}")
+    ).resolve()
+
+
+def describe(folder: Path, planned: Any, words: Sequence[str]) -> None:
+    """Write what is known before the first step. On a shared disk the first of the nodes does it for all."""
     from accel_cli.cli.environment import environment
     from accel_cli.config import run as run_file
     from accel_cli.engine import summary
 
-    run = planned.run
-    folder = claim_exactly(run_dir) if run_dir else claim(parent, f"{run.data.option}-{run.model.option}")
-    folder = folder.resolve()
-    run_file.write(run, folder / "run.yaml")
+    run_file.write(planned.run, folder / "run.yaml")
     line = _SECRET.sub(r"\1***", shlex.join(["accel", *words]))
     (folder / "command.txt").write_text(line + "\n")
     summary.write_json(folder / "environment.json", environment())
     summary.write_json(folder / "decisions.json", [decision.to_dict() for decision in planned.decisions])
-    return folder
 
 
 def launch(
@@ -112,7 +137,8 @@ def launch(
         "plugins": planned.plugins,
         "started": started or STARTED,
     }
-    return front.run(folder, request, planned.run.launch.processes, planned.run.to_tree(), view(json))
+    run = planned.run
+    return front.run(folder, request, run.launch.processes, run.to_tree(), view(json), node(run))
 
 
 def finish(folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool = False) -> int:
@@ -128,7 +154,9 @@ def finish(folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool
     if failure is not None:
         show_failure(folder, outcome, traceback)
     path = folder / "summary.json"
-    if not path.exists():
+    if not (outcome.leads and path.exists()):
+        if failure is None and not json_output:
+            print("this node is done; rank 0's node has the summary and the checkpoints", file=sys.stderr)
         if json_output:
             print(json.dumps({"exit_code": outcome.exit_code, "run": str(folder)}))
         return outcome.exit_code
@@ -172,7 +200,7 @@ def show_failure(folder: Path, outcome: Outcome, traceback: bool = False) -> Non
         print(f"  at      {failure.place}", file=sys.stderr)
     if failure.fix:
         print(f"  {failure.fix}", file=sys.stderr)
-    if failure.log:
-        print(f"  output  {shorter(failure.log)}", file=sys.stderr)
+    if failure.log and Path(failure.log).exists():
+        print(f"  output  {shorter(Path(failure.log))}", file=sys.stderr)
     if any((folder / "checkpoints").glob("step-*")):
         print(f"  resume  accel resume {shorter(folder)}", file=sys.stderr)

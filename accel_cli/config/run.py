@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -176,7 +177,9 @@ def write(run: Run, path: Path) -> None:
     """Write run.yaml, the one file that ranks read."""
     head = "# The resolved configuration of a run. To repeat it: accel train --run run.yaml\n"
     body = yaml.safe_dump({"format_version": FORMAT_VERSION, **run.to_tree()}, sort_keys=False, width=10_000)
-    path.write_text(head + body, encoding="utf-8")
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    partial.write_text(head + body, encoding="utf-8")
+    partial.replace(path)
 
 
 def read(path: Path) -> Run:

@@ -27,6 +27,11 @@ def count(folder: Path) -> int:
     return len(records(folder / "attempts" / "log.jsonl")) or 1
 
 
+def begun(folder: Path) -> bool:
+    """Whether this run has been started before."""
+    return (folder / "attempts" / "log.jsonl").exists()
+
+
 def begin(folder: Path, facts: dict[str, Any]) -> int:
     """Note one more start of this run; returns its number."""
     log = folder / "attempts" / "log.jsonl"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -42,20 +43,43 @@ def claim_exactly(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def in_use(folder: Path) -> Iterator[None]:
-    """Hold the run for this process; ConfigError where another holds it. The kernel releases it with the process."""
-    path = folder / ".lock"
-    with path.open("a+") as file:
+def in_use(folder: Path, node: str = "") -> Iterator[bool]:
+    """Hold the run for this process; ConfigError where another holds it. The kernel releases it with the process.
+
+    The nodes of one run may hold it together, each once by the name that it gives. Yields whether this process is the
+    only one.
+    """
+    with (folder / ".lock").open("a+") as run:
+        alone = _take(run, fcntl.LOCK_EX)
+        if not node:
+            _sign(run, folder, alone)
+            yield True
+            return
+        with (folder / f".lock-{node}").open("a+") as own:
+            _sign(own, folder, _take(run, fcntl.LOCK_SH) and _take(own, fcntl.LOCK_EX))
+            yield alone
+
+
+def _sign(file: IO[str], folder: Path, held: bool) -> None:
+    """Note who holds the lock, or tell who does."""
+    if not held:
+        file.seek(0)
+        who = file.read().strip() or "another process"
+        raise ConfigError(Problem(str(folder), f"is in use by {who}", "wait for it, or end it"))
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {os.uname().nodename}")
+    file.flush()
+
+
+def _take(file: IO[str], how: int) -> bool:
+    """Lock a file if that can be done within half a second: another node may hold it for a moment as it looks."""
+    for _ in range(1 if how == fcntl.LOCK_EX else 50):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+            return True
         except OSError:
-            file.seek(0)
-            who = file.read().strip() or "another process"
-            raise ConfigError(Problem(str(folder), f"is in use by {who}", "wait for it, or end it")) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
-        yield
+            time.sleep(0.01)
+    return False
 
 
 @contextlib.contextmanager

@@ -13,11 +13,14 @@ from accel_cli.errors import INTERRUPTED, SAVED_RUN_AGAIN
 from accel_cli.world import World
 
 POLL = 0.05
+REGROUP = 76
+"""The reason code of ranks that save and end so that all nodes can begin again together. No run ends with it."""
 SIGNALS: dict[int, int] = {
     signal.SIGINT: INTERRUPTED,
     signal.SIGTERM: SAVED_RUN_AGAIN,
     signal.SIGHUP: SAVED_RUN_AGAIN,
     signal.SIGUSR1: SAVED_RUN_AGAIN,
+    signal.SIGUSR2: REGROUP,
 }
 TIME_BUDGET = 0
 """The reason code of a run that ends by itself, on time."""

@@ -12,21 +12,23 @@ import os
 import signal
 import sys
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch._dynamo  # noqa: F401 - a process's first optimizer imports it: 2 s, here once for all ranks
-from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec
-from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed import Store
 
 from accel_cli.config import factory, parts
 from accel_cli.config import run as run_file
-from accel_cli.errors import NO_TIME_TO_SAVE, AccelError, ConfigError
+from accel_cli.engine.folder import once_a_node
+from accel_cli.errors import AccelError, ConfigError
+from accel_cli.launch import first_failure
+from accel_cli.launch.first_failure import Failure
+from accel_cli.launch.here import Here
 from accel_cli.launch.loopback import Loopback
-from accel_cli.worker import Request, die_with_parent, rank
-
-MONITOR_INTERVAL = 0.02
-"""Seconds between two looks at the ranks: how late their end may be noticed."""
+from accel_cli.launch.meeting import Meeting, meet
+from accel_cli.launch.rounds import Rounds, say
+from accel_cli.worker import Request, die_with_parent
 
 
 def main() -> None:
@@ -45,44 +47,35 @@ def main() -> None:
     for line in sys.stdin:
         message = json.loads(line)
         request = Request(**{**message["request"], "import_seconds": import_seconds})
-        say(descriptor, "ended", failures=run(request, message["processes"], descriptor))
+        say(descriptor, "ended", **run(request, message, descriptor))
 
 
-def say(descriptor: int, event: str, **values: Any) -> None:
-    os.write(descriptor, (json.dumps({"event": event, **values}) + "\n").encode())
-
-
-def run(request: Request, processes: int, descriptor: int) -> list[dict[str, Any]]:
-    """Fork the ranks of one run and wait for them. Returns how those that failed first ended."""
+def run(request: Request, message: dict[str, Any], descriptor: int) -> dict[str, Any]:
+    """Fork the ranks of one run and wait for them. Returns how it ended on this node: a code, and a failure or none."""
     began = time.perf_counter()
     if code := _prepare(request, descriptor):
-        return [{"rank": 0, "pid": 0, "exit_code": code}]
+        return _failed(first_failure.find(request.path, [{"rank": 0, "pid": 0, "exit_code": code}]))
     request = Request(**{**vars(request), "prepare_seconds": round(time.perf_counter() - began, 3)})
-    spec = WorkerSpec(
-        role="accel",
-        local_world_size=processes,
-        entrypoint=rank,
-        args=(request, descriptor),
-        rdzv_handler=Loopback(),
-        max_restarts=0,
-        monitor_interval=MONITOR_INTERVAL,
-    )
-    method = "spawn" if sys.platform == "darwin" else "fork"
-    agent = LocalElasticAgent(spec, logs_specs=DefaultLogsSpecs(log_dir=os.devnull), start_method=method)
-    result: RunResult = agent.run()
-    return _ended(agent, result)
+    meeting: Loopback | Meeting
+    if message["here"] is None:
+        meeting = Loopback()
+        base: Store = meeting.store
+    else:
+        place = Here(**message["here"])
+        found = "this is it" if place.first else f"it is {place.host}"
+        say(descriptor, "say", text=f"waiting for the nodes to meet at the first one ({found}), port {place.port}")
+        try:
+            meeting, base = meet(place, message["settings"])
+        except AccelError as error:
+            return _failed(first_failure.told(error))
+    try:
+        return Rounds(meeting, base, request, message["processes"], message["max_restarts"], descriptor).end()
+    finally:
+        meeting.leave()
 
 
-def _ended(agent: LocalElasticAgent, result: RunResult) -> list[dict[str, Any]]:
-    """The ranks that ended by themselves in a failed run: first the one that was noticed, then those that just left."""
-    if not result.is_failed():
-        return []
-    found = [{"rank": n, "pid": f.pid, "exit_code": f.exitcode} for n, f in result.failures.items()]
-    context = getattr(agent._pcontext, "_pc", None)
-    for number, process in enumerate(context.processes if context is not None else ()):
-        if process.exitcode not in (None, -signal.SIGTERM, NO_TIME_TO_SAVE) and number not in result.failures:
-            found.append({"rank": number, "pid": process.pid, "exit_code": process.exitcode})
-    return found
+def _failed(failure: Failure) -> dict[str, Any]:
+    return {"code": failure.exit_code, "failure": asdict(failure)}
 
 
 def _prepare(request: Request, descriptor: int) -> int:
@@ -109,7 +102,8 @@ def _prepare_here(run_yaml: Any, request: Request, descriptor: int) -> int:
     try:
         factory.grant(request.plugins)
         data = parts.implementation("data", run_yaml.data)(run_yaml.data, run_yaml.train.seed)
-        data.prepare(report)
+        with once_a_node(request.path / ".prepare"):
+            data.prepare(report)
         return 0
     except Exception as error:
         problems = [vars(p) for p in error.problems] if isinstance(error, ConfigError) else None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from accel_cli.errors import AccelError, ConfigError
 
 PEER_NOISE = (
     "Connection closed by peer",
@@ -27,6 +29,10 @@ _PREFIX = re.compile(r"^\[/[^\]]*\] ")
 """The place in torch's own C++ sources, on the machine that built it."""
 
 
+LOST = "Lost"
+"""The type of a failure that no rank of this node can tell of."""
+
+
 @dataclass(frozen=True)
 class Failure:
     rank: int | None
@@ -37,13 +43,15 @@ class Failure:
     place: str | None
     exit_code: int
     problems: list[dict[str, str]] | None = None
-    log: Path | None = None
+    log: str | None = None
     traceback: str = ""
+    echo: bool = False
+    """Whether this rank only says that another one left it alone."""
 
     @property
     def spoke(self) -> bool:
         """Whether ``type`` names an exception; else the message is what became of the process."""
-        return self.type not in ("Exit", "Signal") and not self.type.startswith("SIG")
+        return self.type not in ("Exit", "Signal", LOST) and not self.type.startswith("SIG")
 
     def summary(self) -> dict[str, Any]:
         """The ``error`` of summary.json."""
@@ -70,8 +78,27 @@ def find(folder: Path, ended: list[dict[str, Any]]) -> Failure:
     if silent:
         return _silent(silent[0], folder)
     if spoken:
-        return _spoken(min(spoken, key=lambda s: s["time"]), folder)
+        return replace(_spoken(min(spoken, key=lambda s: s["time"]), folder), echo=True)
     return Failure(None, None, "Exit", "the launcher's own agent ended early", "", None, 3)
+
+
+def restart_line(event: dict[str, Any], step: int | None, folder: Path | None) -> str:
+    """What is told of a restart; ``folder`` is the run's where rank 0 and its checkpoints are on this node."""
+    failure = Failure(**event["failure"])
+    who = "" if failure.rank is None else f"rank {failure.rank} "
+    what = f"failed ({failure.type}: {failure.message})" if failure.spoke else failure.message
+    at = failure.step if failure.step is not None else step
+    text = f"{who}{what}" + ("" if at is None else f" at step {at}") + "; restarting"
+    if folder is not None:
+        saved = max((path.parent.name for path in folder.glob("checkpoints/step-*/manifest.json")), default=None)
+        text += " from the start, as nothing is saved yet" if saved is None else f" from step {int(saved[5:])}"
+    return f"{text}, attempt {event['attempt']} of {event['attempts']}"
+
+
+def told(error: AccelError) -> Failure:
+    """What a launcher raised by itself, before any rank could."""
+    problems = [vars(problem) for problem in error.problems] if isinstance(error, ConfigError) else None
+    return Failure(None, None, type(error).__name__, error.message, error.fix, None, error.exit_code, problems)
 
 
 def _is_echo(failure: dict[str, Any]) -> bool:
@@ -124,6 +151,6 @@ def _try(kind: str, message: str) -> str:
     return ""
 
 
-def _log(folder: Path, rank: int | None) -> Path | None:
+def _log(folder: Path, rank: int | None) -> str | None:
     path = folder / "ranks" / f"{rank}.log"
-    return path if rank is not None and path.exists() and path.stat().st_size else None
+    return str(path) if rank is not None and path.exists() and path.stat().st_size else None

@@ -9,7 +9,7 @@ import select
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from accel_cli.engine import summary
 from accel_cli.errors import INTERRUPTED, NO_TIME_TO_SAVE, SAVED_RUN_AGAIN
 from accel_cli.launch import first_failure, local
 from accel_cli.launch.first_failure import Failure
+from accel_cli.launch.here import Here
 
 TICK = 0.1
 FORWARDED = {
@@ -40,6 +41,8 @@ class View(Protocol):
 class Outcome:
     exit_code: int
     failure: Failure | None = None
+    leads: bool = True
+    """Whether rank 0, and with it what came of the run, is on this node."""
     results: list[dict[str, Any]] = field(default_factory=list)
     """The ``result`` events, such as an evaluation's metrics."""
 
@@ -63,9 +66,26 @@ class Front:
             os.close(self.agent.events)
 
     def run(
-        self, folder: Path, request: dict[str, Any], processes: int, settings: dict[str, Any], view: View
+        self,
+        folder: Path,
+        request: dict[str, Any],
+        processes: int,
+        settings: dict[str, Any],
+        view: View,
+        place: Here | None = None,
     ) -> Outcome:
-        """Run one request to its end. The outcome's exit code is the contract's, whatever happened."""
+        """Run one request to its end. The outcome's exit code is the contract's, whatever happened.
+
+        ``place`` is this node among several; None on one machine.
+        """
+        leads = place is None or place.first
+        message = {
+            "request": request,
+            "processes": processes,
+            "settings": settings,
+            "here": None if place is None else asdict(place),
+            "max_restarts": settings["launch"]["max_restarts"] if request["mode"] == "train" else 0,
+        }
         ranks_folder = folder / "ranks"
         ranks_folder.mkdir(exist_ok=True)
         for stale in ranks_folder.glob("*.failure.json"):
@@ -77,14 +97,14 @@ class Front:
         view.event("starting", {})
         with self._signals():
             with contextlib.suppress(BrokenPipeError):
-                self.agent.requests.write((json.dumps({"request": request, "processes": processes}) + "\n").encode())
+                self.agent.requests.write((json.dumps(message) + "\n").encode())
                 self.agent.requests.flush()
             results: list[dict[str, Any]] = []
-            failing = False
+            failing, last = False, None
             for event, values in self._events():
                 if event == "failing":
                     position, failing = _show_new(live, position, view, values["position"]), True
-                elif not failing:
+                elif not failing and leads:
                     position = _show_new(live, position, view)
                 if event == "failing":
                     continue
@@ -92,18 +112,23 @@ class Front:
                     self.ranks[values["rank"]] = values["pid"]
                     if self.signals:
                         self._forward(self.signals[-1])
+                elif event == "restarting":
+                    view.event("warning", {"text": first_failure.restart_line(values, last, folder if leads else None)})
+                    self.ranks, failing = {}, False
+                    position = live.stat().st_size if live.exists() else 0
                 elif event == "ended":
-                    outcome = self._outcome(folder, values["failures"], settings, request)
+                    outcome = self._outcome(folder, values, settings, request, leads)
                     break
                 elif event == "result":
                     results.append(values)
                 elif event:
+                    last = values["step"] if event == "train" else last
                     view.event(event, values)
-            if not failing:
+            if not failing and leads:
                 _show_new(live, position, view)
             if outcome is None:
-                outcome = self._outcome(folder, [], settings, request)
-            outcome.results = results
+                outcome = self._outcome(folder, None, settings, request, leads)
+            outcome.results, outcome.leads = results, leads
         view.close()
         return outcome
 
@@ -147,13 +172,19 @@ class Front:
                 os.kill(pid, number)
 
     def _outcome(
-        self, folder: Path, ended: list[dict[str, Any]], settings: dict[str, Any], request: dict[str, Any]
+        self,
+        folder: Path,
+        ended: dict[str, Any] | None,
+        settings: dict[str, Any],
+        request: dict[str, Any],
+        leads: bool,
     ) -> Outcome:
+        """``ended`` is what the agent said last: a code, and a failure or None; it is None where the agent is gone."""
         path = folder / "summary.json"
         fresh = path.exists() and path.stat().st_mtime >= request["started"]
-        if request["mode"] != "train":
-            if not ended and self.agent.process.poll() is None:
-                return Outcome(0)
+        if request["mode"] != "train" or not leads:
+            if ended is not None and ended["failure"] is None:
+                return Outcome(ended["code"])
         elif fresh and (written := json.loads(path.read_text()))["status"] != "failed":
             return Outcome(written["exit_code"])
         if self.signals:
@@ -161,9 +192,10 @@ class Front:
             failure = Failure(None, None, "Signal", "the run was ended before it could save", "", None, code)
             status = "interrupted"
         else:
-            failure = first_failure.find(folder, ended)
+            told = ended["failure"] if ended is not None else None
+            failure = Failure(**told) if told is not None else first_failure.find(folder, [])
             code, status = failure.exit_code, "diverged" if failure.exit_code == 5 else "failed"
-        if request["mode"] == "train" and failure.problems is None:
+        if request["mode"] == "train" and leads and failure.problems is None:
             written = summary.failed(folder, settings, failure.summary(), code, status)
             written["wall_seconds"] = round(time.time() - request["started"], 3)
             summary.write_json(path, written)

@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 STALE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Left behind by other launchers; a rank must not believe them."""
@@ -53,9 +53,19 @@ def start() -> Agent:
     return Agent(process, process.stdin, reading)
 
 
-def torchrun_line(run_yaml: Path, processes: int, plugins: list[str]) -> str:
-    """The plain command that does the same on any cluster."""
-    line = ["torchrun", "--standalone", f"--nproc-per-node={processes}", "-m", "accel_cli.worker", str(run_yaml)]
+def torchrun_line(run_yaml: Path, launch: Any, plugins: list[str]) -> str:
+    """The plain command that does the same on any cluster; on several nodes the same line is typed on each."""
+    line = ["torchrun", f"--nproc-per-node={launch.processes}", f"--max-restarts={launch.max_restarts}"]
+    worker = ["-m", "accel_cli.worker", str(run_yaml)]
     for plugin in plugins:
-        line += ["--plugin", plugin]
-    return shlex.join(line)
+        worker += ["--plugin", plugin]
+    if launch.most_nodes == 1:
+        return shlex.join([*line, "--standalone", *worker])
+    meeting = shlex.quote(launch.rendezvous)
+    nodes = [f"--nnodes={launch.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={launch.rendezvous}"]
+    settings = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 "
+    if launch.interface != "auto":
+        settings += f"GLOO_SOCKET_IFNAME={launch.interface} NCCL_SOCKET_IFNAME={launch.interface} "
+    here = f"$({shlex.quote(sys.executable)} -m accel_cli.launch.here {meeting})"
+    name = f"--rdzv-id={run_yaml.parent.name}"
+    return f"{settings}{shlex.join([*line, *nodes, name])} {here} {shlex.join(worker)}"

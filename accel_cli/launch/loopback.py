@@ -14,6 +14,8 @@ HOST = "127.0.0.1"
 class Loopback(RendezvousHandler):
     """torch's own single-machine rendezvous listens on every interface; this one is handed a bound socket instead."""
 
+    address = HOST
+
     def __init__(self) -> None:
         listener = socket.socket()
         listener.bind((HOST, 0))
@@ -28,6 +30,8 @@ class Loopback(RendezvousHandler):
             master_listen_fd=listener.detach(),
             use_libuv=True,
         )
+        self.round = -1
+        self.size = 1
 
     @property
     def use_agent_store(self) -> bool:
@@ -40,8 +44,13 @@ class Loopback(RendezvousHandler):
         return "accel"
 
     def next_rendezvous(self) -> RendezvousInfo:
+        self.round += 1
         info = RendezvousStoreInfo(HOST, self.port)
-        return RendezvousInfo(PrefixStore("agent", self.store), 0, 1, info)
+        return RendezvousInfo(PrefixStore(f"agent/{self.round}", self.store), 0, 1, info)
+
+    def standing(self) -> str:
+        """One node is never apart."""
+        return "together"
 
     def is_closed(self) -> bool:
         return False
@@ -54,3 +63,6 @@ class Loopback(RendezvousHandler):
 
     def shutdown(self) -> bool:
         return True
+
+    def leave(self) -> None:
+        pass

@@ -1,0 +1,233 @@
+"""Rounds: one node's ranks, and when they start again, together with those of all other nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from torch.distributed import DistError, Store
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError, RendezvousTimeoutError
+
+from accel_cli.engine.stop import REGROUP
+from accel_cli.errors import INTERRUPTED, NO_TIME_TO_SAVE, SAVED_RUN_AGAIN, HangError
+from accel_cli.launch import first_failure
+from accel_cli.launch.first_failure import LOST, Failure
+from accel_cli.launch.loopback import Loopback
+from accel_cli.launch.meeting import Meeting
+from accel_cli.worker import Request, rank
+
+MONITOR_INTERVAL = 0.02
+"""Seconds between two looks at the ranks: how late their end may be noticed."""
+ASKED_TO_END = (SAVED_RUN_AGAIN, INTERRUPTED, -signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGUSR1)
+"""Exit codes of ranks that a signal ended, after they had saved or before there was anything to save."""
+AGAIN_THE_SAME = (2, 4, 5, 8)
+"""Exit codes of failures that starting again would only repeat: configuration, checkpoint, divergence, security."""
+PATIENCE = 2.0
+"""Seconds that ranks are given to end by themselves when another node has left; and other nodes to say why."""
+
+
+def say(descriptor: int, event: str, **values: Any) -> None:
+    """Tell the front."""
+    os.write(descriptor, (json.dumps({"event": event, **values}) + "\n").encode())
+
+
+class Rounds(LocalElasticAgent):
+    """torchelastic's agent with accel's own idea of when to start again.
+
+    Ranks that end because they were asked to are not started again. A node that joins lets all ranks save first. A
+    failure counts once however many ranks and nodes it took down, and what is reported is its cause. ``base`` is the
+    store that lasts through all rounds; ``descriptor`` the pipe to the front.
+    """
+
+    def __init__(
+        self,
+        meeting: Loopback | Meeting,
+        base: Store,
+        request: Request,
+        processes: int,
+        most_restarts: int,
+        descriptor: int,
+    ) -> None:
+        spec = WorkerSpec(
+            role="accel",
+            local_world_size=processes,
+            entrypoint=rank,
+            args=(request, descriptor),
+            rdzv_handler=meeting,
+            max_restarts=0,
+            monitor_interval=MONITOR_INTERVAL,
+        )
+        super().__init__(
+            spec,
+            logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+            start_method="spawn" if sys.platform == "darwin" else "fork",
+            exit_barrier_timeout=30,
+        )
+        self.meeting = meeting
+        self.base, self.folder, self.most_restarts = base, request.path, most_restarts
+        self.tell = partial(say, descriptor)
+        self.code: int | None = None
+        """The exit code that the run ended with on this node; None while it has not."""
+        self.failure: Failure | None = None
+
+    def end(self) -> dict[str, Any]:
+        """Run to the end: ``code``, the exit code of the run on this node, and ``failure``, or None."""
+        try:
+            self.run()
+            if self.code is None or (self.failure is not None and self.failure.type == LOST):
+                self._believe_the_others()
+            self.base.compare_set("end", "", json.dumps(self._end()))
+            self.meeting.set_closed()
+            self._leave()
+        except RendezvousClosedError:
+            self._believe_the_others()
+            self._leave()
+        except RendezvousTimeoutError:
+            self._fail(HangError.exit_code, "fewer nodes than launch.nodes asks for came within launch.wait")
+        except (RendezvousError, DistError):
+            if self.code is None or (self.failure is not None and (self.failure.type == LOST or self.failure.echo)):
+                self._fail(3, "the first node, at launch.rendezvous, is gone")
+        return self._end()
+
+    def _end(self) -> dict[str, Any]:
+        return {"code": self.code, "failure": asdict(self.failure) if self.failure is not None else None}
+
+    def _fail(self, code: int, why: str) -> None:
+        self.code, self.failure = code, Failure(None, None, LOST, why, "", None, code)
+
+    def _believe_the_others(self) -> None:
+        """Another node has ended the run; it noted how."""
+        if self.base.check(["end"]):
+            noted = json.loads(self.base.get("end"))
+            self.code, self.failure = noted["code"], Failure(**noted["failure"]) if noted["failure"] else None
+
+    def _leave(self) -> None:
+        """The store is the first node's, and the others read there how the run ended: it waits a little for them."""
+        left, end = self.base.add("left", 1), time.monotonic() + PATIENCE
+        first = self.meeting.size > 1 and self._worker_group.group_rank == 0
+        while first and left < self.meeting.size and time.monotonic() < end:
+            time.sleep(0.02)
+            left = self.base.add("left", 0)
+
+    def _rendezvous(self, worker_group: WorkerGroup) -> None:
+        super()._rendezvous(worker_group)
+        # What torchelastic counts is local; ranks have to know how often all of them were started.
+        self._remaining_restarts = self._worker_group.spec.max_restarts - self.meeting.round
+        assert self._store is not None
+        self._store.set(f"node/{worker_group.group_rank}", self.meeting.address)
+        if isinstance(self.meeting, Meeting):
+            ranks = [worker.global_rank for worker in worker_group.workers]
+            here = f"ranks {ranks[0]}-{ranks[-1]}" if len(ranks) > 1 else f"rank {ranks[0]}"
+            nodes = f"{self.meeting.size} node{'s' * (self.meeting.size > 1)}"
+            self.tell("say", text=f"{nodes}: {here} of {worker_group.workers[0].world_size} on this one")
+
+    def _invoke_run(self, role: str = "") -> RunResult:
+        group = self._worker_group
+        while True:
+            self._initialize_workers(group)
+            result, regroups = self._watch()
+            ended = self._ended(result)
+            code = ended[0]["exit_code"] if ended else None
+            if result.state == WorkerState.SUCCEEDED:
+                self.code = 0
+                self._exit_barrier()
+                return result
+            if code in ASKED_TO_END:
+                self.code = code if code > 0 else INTERRUPTED if code == -signal.SIGINT else NO_TIME_TO_SAVE
+                return result
+            if code == REGROUP or regroups:
+                continue
+            self.failure = self._cause(ended)
+            self.code = self.failure.exit_code
+            if self.meeting.standing() == "closed" or not self._may_start_again():
+                return result
+            attempt = self._failed_rounds() + 1
+            self.tell("restarting", failure=asdict(self.failure), attempt=attempt, attempts=self.most_restarts + 1)
+            self.failure = None
+            for worker in group.workers:
+                (self.folder / "ranks" / f"{worker.global_rank}.failure.json").unlink(missing_ok=True)
+
+    def _watch(self) -> tuple[RunResult, bool]:
+        """Wait for the end of this round. The flag: it ends because another node wants to join."""
+        regroups, alone_since = False, None
+        while True:
+            time.sleep(self._worker_group.spec.monitor_interval)
+            result = self._monitor_workers(self._worker_group)
+            self._worker_group.state = result.state
+            if result.state != WorkerState.HEALTHY:
+                return result, regroups
+            try:
+                standing = self.meeting.standing()
+            except (RendezvousError, DistError):
+                self._shutdown(signal.SIGKILL)
+                raise
+            if standing == "awaited" and not regroups:
+                regroups = True
+                self.tell("say", text="another node joins: saving, then all begin again together")
+                self._signal(signal.SIGUSR2)
+            elif standing in ("apart", "closed") and alone_since is None:
+                alone_since = time.monotonic()
+            elif alone_since is not None and time.monotonic() - alone_since > PATIENCE:
+                self._shutdown(signal.SIGKILL)
+                return RunResult(state=WorkerState.FAILED), regroups
+
+    def _signal(self, number: int) -> None:
+        assert self._pcontext is not None
+        for pid in self._pcontext.pids().values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _ended(self, result: RunResult) -> list[dict[str, Any]]:
+        """The ranks of this node that ended by themselves in a failed round: first the one that was noticed first."""
+        if not result.is_failed():
+            return []
+        found = [{"rank": n, "pid": f.pid, "exit_code": f.exitcode} for n, f in result.failures.items()]
+        context = getattr(self._pcontext, "_pc", None)
+        for worker, process in zip(self._worker_group.workers, context.processes if context else (), strict=False):
+            left = process.exitcode not in (None, -signal.SIGTERM, -signal.SIGKILL, NO_TIME_TO_SAVE)
+            if result.failures and left and worker.global_rank not in result.failures:
+                found.append({"rank": worker.global_rank, "pid": process.pid, "exit_code": process.exitcode})
+        return found
+
+    def _cause(self, ended: list[dict[str, Any]]) -> Failure:
+        """What went wrong first, on whichever node; a rank that was only left alone is believed if no other speaks."""
+        store, nodes = self._store, self.meeting.size
+        assert store is not None
+        mine = first_failure.find(self.folder, ended) if ended else None
+        if mine is not None:
+            store.set(f"failure/{self._worker_group.group_rank}", json.dumps(asdict(mine)))
+        self.base.set(f"failed/{self.meeting.round}", "")
+        end = time.monotonic() + PATIENCE
+        while True:
+            said = [n for n in range(nodes) if store.check([f"failure/{n}"])]
+            found = [Failure(**json.loads(store.get(f"failure/{n}"))) for n in said]
+            causes = [failure for failure in found if not failure.echo]
+            if mine is not None and not mine.echo:
+                return mine
+            if causes:
+                return causes[0]
+            if len(said) == nodes or time.monotonic() > end:
+                break
+            time.sleep(0.02)
+        if silent := [n for n in range(nodes) if n not in said and n != self._worker_group.group_rank]:
+            address = store.get(f"node/{silent[0]}").decode()
+            return Failure(None, None, LOST, f"the node {address} was lost", "", None, 3)
+        return found[0] if found else Failure(None, None, LOST, "another node left the run", "", None, 3)
+
+    def _failed_rounds(self) -> int:
+        """Rounds that ended in a failure, by any node's count."""
+        return sum(self.base.check([f"failed/{n}"]) for n in range(self.meeting.round + 1))
+
+    def _may_start_again(self) -> bool:
+        assert self.failure is not None
+        return self._failed_rounds() <= self.most_restarts and self.failure.exit_code not in AGAIN_THE_SAME
