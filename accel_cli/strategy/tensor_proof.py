@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from accel_cli.strategy.tensor_layers import count_of, treats_channels_apart
-from accel_cli.strategy.tensor_trace import OUTPUT, Forward, Layer, Trace, call, copied, still
+from accel_cli.strategy.tensor_trace import OUTPUT, Forward, Layer, Trace, call, copied, still, tensors_of
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 """Of the largest element; lower precisions get 0.05. A wrong cut is wrong in the first digit."""
@@ -161,9 +161,12 @@ class _Part:
             values[name] = self.cut(values[name], dimension)
         try:
             with torch.no_grad(), still(self.model), self.watched():
-                call(self.model, forward, values)
+                result = call(self.model, forward, values)
         except Exception as error:  # whatever a model says about a shape that it did not expect
             self.blame(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        else:
+            if not self.failed and not all(map(same, tensors_of(result), self.found.results)):
+                self.blame("the model's output changes")
         return self.failed
 
     def cut(self, tensor: Tensor, dimension: int) -> Tensor:

@@ -61,6 +61,8 @@ class Trace:
     parameters: dict[str, Tensor]
     """By name, as the forward used them: matrices are drawn anew, because fresh ones hide mistakes (an attention
     that starts uniform is the same for any cut into heads)."""
+    results: list[Tensor]
+    """The tensors that the model put out."""
     sources: dict[str, Sources] = field(default_factory=dict)
     consumers: dict[str, set[str]] = field(default_factory=dict)
     uses: dict[str, set[Any]] = field(default_factory=dict)
@@ -96,9 +98,10 @@ def trace(model: nn.Module, forward: Forward) -> Trace:
     finally:
         for handle in handles:
             handle.remove()
-    found = Trace(layers, parameters)
+    leaves = tensors_of(result)
+    found = Trace(layers, parameters, [leaf.detach() for leaf in leaves])
     graph = _Graph(nodes, {id(tensor): name for name, tensor in parameters.items()})
-    ends = [leaf.grad_fn for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    ends = [leaf.grad_fn for leaf in leaves]
     for name, entry in entries.items():
         found.sources[name] = graph.sources(entry)
     found.uses = graph.uses(ends)
@@ -135,6 +138,10 @@ def call(model: nn.Module, forward: Forward, tensors: Mapping[str, Tensor]) -> A
     """What ``forward`` returns on the model with other parameters and buffers."""
     bound = _Bound(model, forward)
     return functional_call(bound, {f"model.{name}": tensor for name, tensor in tensors.items()}, ())
+
+
+def tensors_of(result: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
 
 
 class _Bound(nn.Module):
