@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from accel_cli.engine import replicas
 from accel_cli.engine.checkpoint_files import FORMAT_VERSION, Saved, folder_name, steps_in, write
 from accel_cli.engine.state import (
     check_fit,
@@ -53,9 +54,10 @@ class Checkpoints:
         with t.strategy.evaluating(t.bare):
             tensors = {"model": t.strategy.gather(t.bare.state_dict())}
         tensors["optimizer"] = t.strategy.gather(moments)
-        tensors["average"] = t.strategy.gather(t.average.tensors)
+        tensors["average"] = self._average()
         tensors["strategy"] = t.strategy.state()
         tensors["communication"] = t.communication.state()
+        tensors |= replicas.collect(t)
         self.last_saved = t.step
         if not t.world.is_first:
             return None
@@ -95,6 +97,14 @@ class Checkpoints:
         self.best, self.failed_saves = best, 0
         self._delete_all_but(kept)
         return None
+
+    def _average(self) -> dict[str, torch.Tensor]:
+        t = self.t
+        if t.average.decay is None:
+            return {}
+        with t.average.applied(), t.strategy.evaluating(t.bare):
+            averages: dict[str, torch.Tensor] = t.strategy.gather(t.bare.state_dict())
+        return averages
 
     def _failed(self, error: OSError) -> str:
         self.failed_saves += 1
@@ -144,18 +154,25 @@ def restore(training: Training, saved: Saved) -> dict[str, Any]:
     """
     t, state, weights = training, saved.state(), saved.tensors("model")
     check_fit(t.whole, weights)
+    own = replicas.own_part(t, saved)
+    moments, values = saved.tensors("optimizer"), state["optimizer"]
+    if own:
+        weights |= own["model"]
+        moments, values = own["optimizer"], values | own["value"]
     with torch.no_grad():
         load_weights(t.bare, weights, t.strategy.scatter)
         if t.average.decay is not None:
-            t.average.load(saved.tensors("average"), t.strategy.scatter)
-        load_optimizer(t.optimizer, t.bare, saved.tensors("optimizer"), state["optimizer"], t.strategy.scatter)
+            t.average.load(own.get("average") or saved.tensors("average"), t.strategy.scatter)
+        load_optimizer(t.optimizer, t.bare, moments, values, t.strategy.scatter)
         for name, part in (("strategy", t.strategy), ("communication", t.communication)):
             same = (saved.manifest["world_size"], saved.manifest.get(name)) == (
                 t.world.world_size, getattr(t.run, name).option,
             )  # fmt: skip
             if same:
                 part.load(saved.tensors(name))
-    t.scaler.load(state["scaler"])
+        if own:
+            t.strategy.load_own(own["strategy"])
+    t.scaler.load(own.get("scaler") or state["scaler"])
     t.schedule.load(state["schedule"])
     t.stopping.load(state["stopping"])
     t.step = saved.step

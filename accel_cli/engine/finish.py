@@ -73,6 +73,8 @@ def bytes_sent(t: Training, seen: int | None) -> int | None:
 
 def time_share(t: Training, steps: int, seen: float | None) -> dict[str, float]:
     """Shares of the time that the clock marked; communication that nothing hid is taken out of the phases it lay in."""
+    if t.strategy.replicas_differ:  # marks what it waits for by itself
+        return t.clock.shares()
     exposed = steps * ((t.strategy.exposed_communication(t.model) or 0.0) + (seen or 0.0))
     for phase in ("backward", "forward", "optimizer"):
         moved = min(exposed, t.clock.seconds[phase])

@@ -88,10 +88,13 @@ class Training:
         return None if not size else self.samples / size
 
     def weight(self, batches: Sequence[Any]) -> float:
-        """The weight of the global batch, known before forward: of all micro-batches, of all ranks."""
+        """The weight of the global batch, known before forward: of all micro-batches, of all ranks.
+
+        Where ranks step alone it is this rank's, as if all had the same.
+        """
         own = sum(self.task.weight(batch) for batch in batches)
         data = self.strategy.data
-        if not self.task.varying_weight or data.world_size == 1:
+        if not self.task.varying_weight or data.world_size == 1 or self.strategy.steps_alone:
             return own * data.world_size
         return float(data.sum(torch.tensor(own, dtype=torch.float32, device=data.device)))
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from accel_cli.config.schema.base import Entry
-from accel_cli.config.schema.mesh import Cut, OneProcess, Pipelined, Replicated, Sharded, Size, Sliced
+from accel_cli.config.schema.base import Count, Entry
+from accel_cli.config.schema.mesh import Cut, Layout, OneProcess, Pipelined, Replicated, Sharded, Size, Sliced
 
 
 class Single(OneProcess):
@@ -92,6 +92,33 @@ class DataParallel(OneProcess):
     devices: Size = Field(description="GPUs that share every batch; auto: all")
 
 
+class LocalSGD(Layout):
+    """Every process trains a replica by itself; the weights are averaged every few steps."""
+
+    steps: Count = Field(description="steps from one averaging to the next; 1: every step is averaged")
+    warmup_steps: int = Field(ge=0, description="at first, so many steps that are all averaged")
+
+    def stated(self) -> dict[str, int | str]:
+        return {"replicate": "auto"}
+
+
+class DiLoCo(Layout):
+    """Replicas train by themselves for many steps; an outer optimizer joins what they learned: for slow links."""
+
+    steps: Count = Field(description="inner steps of a round")
+    outer_learning_rate: float = Field(gt=0, description="of what the replicas learned on average in a round")
+    outer_momentum: float = Field(ge=0, lt=1, description="share of the last outer update that is kept")
+    nesterov: bool = Field(description="the outer update looks ahead along its momentum")
+    compression: Literal["none", "int8"] = Field(description="what travels: fp32, or int8 with a scale for 256 of them")
+    overlap: int = Field(
+        ge=0, description="inner steps that go on while an exchange runs, before it is applied; 0: they wait for it"
+    )
+    fragments: Count = Field(description="parts of the model that are exchanged at different steps of a round")
+
+    def stated(self) -> dict[str, int | str]:
+        return {"replicate": "auto"}
+
+
 OPTIONS = {
     "single": Entry(Single, "accel_cli.strategy.base:Strategy"),
     "ddp": Entry(DDP, "accel_cli.strategy.ddp:DDP"),
@@ -102,5 +129,7 @@ OPTIONS = {
     "context": Entry(Context, "accel_cli.strategy.mesh:Mesh"),
     "layers": Entry(Layers, "accel_cli.strategy.layers:Layers"),
     "dataparallel": Entry(DataParallel, "accel_cli.strategy.dataparallel:DataParallel"),
+    "localsgd": Entry(LocalSGD, "accel_cli.strategy.localsgd:LocalSGD"),
+    "diloco": Entry(DiLoCo, "accel_cli.strategy.diloco:DiLoCo"),
     "mesh": Entry(Mesh, "accel_cli.strategy.mesh:Mesh"),
 }
