@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.strategy import stage_costs
 from accel_cli.strategy.base import Strategy, scale_down, squares
-from accel_cli.strategy.stages import Held, cut, inputs_of
+from accel_cli.strategy.stage_module import Held
+from accel_cli.strategy.stages import cut, inputs_of
 
 
 class Layers(Strategy):

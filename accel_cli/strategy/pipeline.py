@@ -18,7 +18,8 @@ from torch.distributed.pipelining import (
 )
 
 from accel_cli.strategy import stage_costs
-from accel_cli.strategy.stages import Form, Held, Stage, cut, inputs_of, merged
+from accel_cli.strategy.stage_module import Form, Held, Stage, merged
+from accel_cli.strategy.stages import cut, inputs_of
 
 SINGLE = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
 SEVERAL = {"interleaved": ScheduleInterleaved1F1B, "zero_bubble": ScheduleInterleavedZeroBubble}

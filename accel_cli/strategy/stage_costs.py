@@ -49,9 +49,10 @@ def _seconds(node: fx.Node, model: nn.Module) -> float:
 
         def fresh(source: fx.Node, leaves: list[Tensor] = leaves) -> Any:
             value = _copy(source)
-            if isinstance(value, Tensor) and value.is_floating_point():
-                leaves.append(value.requires_grad_())
-            return value.clone() if value in leaves[-1:] else value
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                return value
+            leaves.append(value.requires_grad_())
+            return value.clone()
 
         _wait(model)
         began = time.perf_counter()

@@ -164,18 +164,14 @@ def attribute(root: nn.Module, name: str) -> Any:
 def trace(model: nn.Module, example: Tensor, opened: Collection[nn.Module], *, training: bool) -> fx.Graph:
     """The graph of ``model(example)``; nodes are named as the model's own modules and hold ``meta["value"]``.
 
-    ``training`` is what the opened modules' forward sees; the others compute as in evaluation, and no buffer and no
-    random state changes. Raises NotStraight.
+    The model is in evaluation mode; ``training`` is what the opened modules' own forward sees. Raises NotStraight.
     """
-    modes = {module: module.training for module in model.modules()}
-    devices = [example.device] if example.device.type == "cuda" else []
-    model.eval()
     for module in opened:
         module.training = training
     wrapped = _Call(model)
     tracer = _Tracer(example, {wrapped, *opened})
     try:
-        with torch.random.fork_rng(devices), tracer.recorded_factories():
+        with tracer.recorded_factories():
             graph = tracer.trace(wrapped)
     except NotStraight:
         raise
@@ -183,8 +179,8 @@ def trace(model: nn.Module, example: Tensor, opened: Collection[nn.Module], *, t
         lines = str(error).splitlines() or [type(error).__name__]
         raise NotStraight(f"its forward cannot be followed: {lines[0][:100]}") from error
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        for module in opened:
+            module.training = False
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             if not str(node.target).startswith(ROOT):
