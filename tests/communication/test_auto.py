@@ -51,7 +51,7 @@ def decided(slow_rank: int | None) -> tuple[Decision, bool]:
     world = join(torch.device("cpu"), "gloo", 30)
     model = nn.Sequential(nn.Linear(256, 256), nn.BatchNorm1d(256), nn.Linear(256, 256)).eval()
     before = [tensor.clone() for tensor in model.state_dict().values()]
-    batch = torch.randn(64 if world.rank != slow_rank else 20_000, 256)
+    batch = torch.randn(64 if world.rank != slow_rank else 5_000, 256)
     auto = Auto(SimpleNamespace(rank=4, start_step=10, min_compression=2.0))
     with torch.no_grad():
         decision = auto.decide(world, list(model.parameters()), lambda: model(batch), 1, scaled=False)
