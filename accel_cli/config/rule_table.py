@@ -10,6 +10,7 @@ from accel_cli.config import network
 from accel_cli.config.context_rules import CONTEXT_RULES
 from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.pipeline_rules import PIPELINE_RULES
+from accel_cli.config.replica_rules import REPLICA_RULES
 from accel_cli.config.request import LENGTHS
 from accel_cli.config.strategy_rules import STRATEGY_RULES
 
@@ -119,6 +120,7 @@ RULES: tuple[Rule, ...] = (
     *STRATEGY_RULES,
     *PIPELINE_RULES,
     *CONTEXT_RULES,
+    *REPLICA_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
         lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in _lengths(f)) or "train.epochs=null",

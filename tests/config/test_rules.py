@@ -96,6 +96,10 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "workers-and-cores": (CPU, {"loader": "workers", "loader.workers": 4}),
     "nothing-to-send": (CPU, {"communication": "fp16"}),
     "powersgd-under-ddp": (CPU, {"strategy": "fsdp", "communication": "powersgd"}),
+    "replicas-send-weights": (CPU, {"strategy": "localsgd", "communication": "fp16"}),
+    "overlap-in-a-round": (CPU, {"strategy": "diloco", "strategy.overlap": 50}),
+    "agrees-in-time": (CPU, {"strategy": "diloco", "train.epochs": None, "train.steps": 10}),
+    "evaluates-when-agreed": (CPU, {"strategy": "localsgd", "evaluate.every": 12}),
     "powersgd-in-time": (
         CPU,
         {"strategy": "ddp", "communication": "powersgd", "train.epochs": None, "train.steps": 10},
