@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--clip", type=float, help="clip gradients to this norm, in both")
     parser.add_argument("--json", type=Path, help="write all samples and ratios here")
     parser.add_argument("overrides", nargs="*", help="of accel's run, such as model.width=64; not the optimizer")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as folder:
         result = compare(arguments, Path(folder))
     if arguments.json:
