@@ -192,9 +192,9 @@ def show_failure(folder: Path, outcome: Outcome, traceback: bool = False) -> Non
     if failure.problems:
         print(f"accel: {format_problems(Problem(**p) for p in failure.problems)}", file=sys.stderr)
         return
-    who = "accel" if failure.rank is None else f"accel: rank {failure.rank}"
+    who = "accel:" if failure.rank is None else f"accel: rank {failure.rank}"
     when = f" at step {failure.step}" if failure.step is not None else ""
-    what = f": {failure.type}: {failure.message}" if failure.spoke else f" {failure.message}"
+    what = f": {failure.type}: {failure.message}" if failure.spoke and failure.rank is not None else f" {failure.message}"
     print(f"{who}{when}{what}", file=sys.stderr)
     if failure.place:
         print(f"  at      {failure.place}", file=sys.stderr)

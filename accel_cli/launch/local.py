@@ -36,6 +36,7 @@ def start() -> Agent:
         if key not in STALE and not key.startswith("TORCHELASTIC") and key != "PYTHONDONTWRITEBYTECODE"
     }
     environment.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+    environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a socket's peer without a name is nothing to warn of
     if "OMP_WAIT_POLICY" not in environment:
         # OpenMP threads that wait for one another burn their core for milliseconds. With one other busy process on two
         # cores a step of the default run took 500 ms; spinning this briefly it takes tens, and alone the same 6 ms.
