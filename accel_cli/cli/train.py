@@ -194,7 +194,8 @@ def show_failure(folder: Path, outcome: Outcome, traceback: bool = False) -> Non
         return
     who = "accel:" if failure.rank is None else f"accel: rank {failure.rank}"
     when = f" at step {failure.step}" if failure.step is not None else ""
-    what = f": {failure.type}: {failure.message}" if failure.spoke and failure.rank is not None else f" {failure.message}"
+    named = failure.spoke and failure.rank is not None
+    what = f": {failure.type}: {failure.message}" if named else f" {failure.message}"
     print(f"{who}{when}{what}", file=sys.stderr)
     if failure.place:
         print(f"  at      {failure.place}", file=sys.stderr)
