@@ -6,3 +6,22 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew from the recipes")
     parser.addoption("--strength", type=int, default=2, help="settings that meet in tests/test_combinations.py")
+
+
+PARITY = pytest.StashKey[dict[tuple[str, str], float]]()
+"""(layout, model) -> the largest relative difference of a loss from one process's."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of parity, where it was measured."""
+    found = config.stash.get(PARITY, {})
+    if not found:
+        return
+    models = list(dict.fromkeys(model for _, model in found))
+    terminalreporter.section("largest relative difference of a loss from strategy=single, 20 steps")
+    terminalreporter.write_line(" " * 36 + "".join(f"{model:>28}" for model in models))
+    for layout in dict.fromkeys(layout for layout, _ in found):
+        cells = (found.get((layout, model)) for model in models)
+        terminalreporter.write_line(
+            f"{layout:36}" + "".join("-".rjust(28) if c is None else f"{c:28.1e}" for c in cells)
+        )
