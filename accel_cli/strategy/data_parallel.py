@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from accel_cli.world import World
@@ -39,7 +40,7 @@ def exposed_communication(model: nn.Module) -> float | None:
     return None if total is None or hidden is None else max(0.0, (total - hidden) / 1e9)
 
 
-def share_buffers(model: nn.Module, world: World) -> None:
+def share_buffers(buffers: Iterable[Tensor], world: World) -> None:
     """Rank 0's, which are saved: in training each rank's own follow its share of the batch."""
-    for buffer in model.buffers():
+    for buffer in buffers:
         world.share(buffer)

@@ -34,7 +34,7 @@ class DDP(Strategy):
             ) from error
 
     def share_buffers(self, model: nn.Module) -> None:
-        data_parallel.share_buffers(model, self.world)
+        data_parallel.share_buffers(model.buffers(), self.world)
 
     def bytes_sent(self, communication: Any, gradient_bytes: int, steps: int) -> int | None:
         sent: int = communication.bytes_sent(gradient_bytes, self.world.world_size, steps)

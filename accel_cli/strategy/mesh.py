@@ -149,7 +149,7 @@ class Mesh(Strategy):
                     module.reshard()
 
     def share_buffers(self, model: nn.Module) -> None:
-        data_parallel.share_buffers(model, self.data)
+        data_parallel.share_buffers(map(sharding.local, model.buffers()), self.data)
 
     def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         gathered: dict[str, Tensor] = {}
