@@ -9,21 +9,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from accel_cli.errors import ConfigError, Problem
-from accel_cli.strategy.context_attention import ATTENTION, Attention, Exchange, Misfit
-
-SAMPLES = 2
-"""Of the example."""
+from accel_cli.strategy.context_attention import Exchange, Misfit
+from accel_cli.strategy.context_probe import Probe, differs
 
 
 class Context:
     """The slices lie between the first block and the last: what comes before sees the whole sequence.
 
     So does what comes after, unless the targets are next tokens, whose loss is a sum over positions: then each rank has
-    logits and targets of its slice. Any model will do whose blocks mix positions in scaled_dot_product_attention only:
-    one forward of the example, whole and in slices, tells.
+    logits and targets of its slice, where the model's end allows that. Any model will do whose blocks mix positions in
+    scaled_dot_product_attention only: one forward of the example, whole and in slices, tells.
     """
 
     def __init__(self, config: Any, mesh: DeviceMesh, device: torch.device) -> None:
@@ -62,25 +60,28 @@ class Context:
         probe.attend = probe.compare
         for block in probe.order:
             block.register_forward_pre_hook(self._cutting(probe.dimensions[block]), with_kwargs=True)
-        follows = task.target == "next_token" and whole.dim() == 3 and whole.shape[1] == probe.length
-        self.cuts_targets = follows
-        if not follows:
+        positions = task.target == "next_token" and whole.dim() == 3 and whole.shape[1] == probe.length
+        wrong = self._wrong(probe, task, model, example, self.exchange.cut(whole, 1)) if positions else ""
+        self.cuts_targets = positions and wrong is None
+        if not self.cuts_targets:
             probe.order[-1].register_forward_hook(self._gathering(probe.dimension))
-        try:
-            part = task.forward(model, example)
-        except (RuntimeError, ValueError, IndexError) as error:
-            why = f"the model does not run on a slice of a sequence: {' '.join(str(error).split())[:160]}"
-            raise ConfigError(Problem(self._where, why, self._without)) from error
-        wanted = self.exchange.cut(whole, 1) if follows else whole
-        self._judge(probe, differs(part, wanted))
-        probe.attend = self.exchange.attend
+            wrong = self._wrong(probe, task, model, example, whole)
+        if wrong is not None:
+            raise ConfigError(Problem(self._where, wrong, self._without))
+        probe.attend, probe.first = self.exchange.attend, None
+        kept = "logits and targets too" if self.cuts_targets else "whole again after the last block"
         return [
-            f"every sequence of {probe.length} positions lies in {self.exchange.size} slices; "
+            f"every sequence of {probe.length} positions lies in {self.exchange.size} slices, {kept}; "
             f"a rank attends with {probe.heads // self.exchange.size} of {probe.heads} heads"
         ]
 
-    def _judge(self, probe: Probe, output: bool) -> None:
-        """Refuse on every rank what is wrong on one: the first slice is right whatever the model does."""
+    def _wrong(self, probe: Probe, task: Any, model: nn.Module, example: Any, wanted: Any) -> str | None:
+        """What is wrong with a forward of slices, on any rank: the first slice may be right where others are not."""
+        error = ""
+        try:
+            output = differs(task.forward(model, example), wanted)
+        except (RuntimeError, ValueError, IndexError) as raised:
+            error, output = " ".join(str(raised).split())[:160], True
         verdict = torch.tensor([probe.differs, output], dtype=torch.int32, device=self.exchange.device)
         dist.all_reduce(verdict, dist.ReduceOp.MAX, group=self.exchange.group)
         attention, output = verdict.bool().tolist()
@@ -88,9 +89,9 @@ class Context:
             why = "queries and keys of a slice are not those of the whole sequence: a block counts positions itself"
             fix = f"compute positions before the blocks and hand them in, or {self._without}"
             raise ConfigError(Problem(self._where, why, fix))
-        if output:
-            why = "the output of slices is not that of the whole sequence: positions are mixed outside of attention"
-            raise ConfigError(Problem(self._where, why, self._without))
+        if error:
+            return f"the model does not run on a slice of a sequence: {error}"
+        return "the output of slices differs: positions are mixed outside of attention" if output else None
 
     def _cutting(self, dimensions: Sequence[int | None]) -> Callable[..., Any]:
         def cut(block: nn.Module, inputs: Any, named: Any) -> Any:
@@ -149,76 +150,3 @@ class Context:
     def _refusal(self, why: str, most: int) -> ConfigError:
         key = "launch.processes" if self.config.option == "context" else "strategy.context"
         return ConfigError(Problem(self._where, why, f"try {key}={most}" if most > 1 else self._without))
-
-
-class Probe:
-    """What a forward pass shows: the blocks in their order, what carries the sequence, the first queries and keys."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
-        self.attend: Callable[..., Tensor] = self.record
-        self.order: list[nn.Module] = []
-        self.dimensions: dict[nn.Module, list[int | None]] = {}
-        self.length, self.dimension, self.heads = 0, 1, 0
-        self.first: list[Tensor] | None = None
-        self.differs = False
-
-    def inside(self, forward: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*inputs: Any, **named: Any) -> Any:
-            with Attention(self.attend):
-                return forward(*inputs, **named)
-
-        return run
-
-    def watch(self, block: nn.Module, inputs: Any, named: Any) -> None:
-        """Which dimension of each of a block's arguments is the sequence's. The first tensor is the stream."""
-        values = tree_leaves((inputs, named))
-        stream = next(index for index, value in enumerate(values) if isinstance(value, Tensor))
-        found: list[int | None] = [None] * len(values)
-        if not self.order:
-            shape = values[stream].shape
-            self.dimension = 0 if len(shape) == 3 and shape[0] != SAMPLES and shape[1] == SAMPLES else 1
-            self.length = shape[self.dimension]
-            found[stream] = self.dimension
-        for index, value in enumerate(values):
-            if index != stream and isinstance(value, Tensor):
-                found[index] = self._carries(value)
-        self.order.append(block)
-        self.dimensions[block] = found
-
-    def _carries(self, value: Tensor) -> int | None:
-        """Attention sees the whole sequence, so its masks [..., length, length] stay whole."""
-        shape, length = value.shape, self.length
-        if shape[-2:] == (length, length):
-            return None
-        order = (1, 0, value.dim() - 2)
-        return next((n for n in order if 0 <= n < value.dim() and shape[n] == length), None)
-
-    def record(self, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any) -> Tensor:
-        """Attention over the whole sequence."""
-        if self.first is None:
-            self.heads = query.shape[-3] if query.dim() > 3 else 1
-            query_, key_, *_ = self.exchange.fitting(query, key, value, named.get("enable_gqa", False))
-            self.first = [self.exchange.own_heads(x) for x in (query_, key_)]
-        return ATTENTION(query, key, value, *rest, **named)
-
-    def compare(self, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any) -> Tensor:
-        """Attention of slices."""
-        if self.first:
-            query_, key_, *_ = self.exchange.fitting(query, key, value, named.get("enable_gqa", False))
-            self.differs = differs(self.exchange.to_heads(query_, key_), self.first)
-            self.first = []
-        return self.exchange.attend(query, key, value, *rest, **named)
-
-
-def differs(found: Any, wanted: Any) -> bool:
-    """Whether any number is not the same to half of its type's digits, of the largest."""
-    pairs = zip(tree_leaves(found), tree_leaves(wanted), strict=True)
-    return any(_apart(a, b) for a, b in pairs if isinstance(a, Tensor) and a.is_floating_point())
-
-
-def _apart(found: Tensor, wanted: Tensor) -> bool:
-    if found.shape != wanted.shape:
-        return True
-    tolerance = 3 * torch.finfo(found.dtype).eps ** 0.5
-    return bool((found - wanted).abs().max() > tolerance * wanted.abs().max())

@@ -27,8 +27,12 @@ GPT = [*TEXT, "model=gpt", "model.width=12", "model.depth=2", "model.heads=2"]
 OWN = [*TEXT, "model=custom", "model.args.vocabulary=256"]
 WORK = {
     "gpt": GPT,
-    "gpt, tied": [*GPT, "model.weight_tying=true", "train.micro_batch=4"],
-    "gpt, recomputed": [*GPT, "train.activation_checkpointing=blocks"],
+    "gpt, tied, accumulated, recomputed": [
+        *GPT,
+        "model.weight_tying=true",
+        "train.micro_batch=8",
+        "train.activation_checkpointing=blocks",
+    ],
     "vit": [
         "optimizer.learning_rate=0.5",
         "data=digits",
@@ -39,7 +43,9 @@ WORK = {
         "model.heads=2",
     ],
     "torch": [*OWN, "model.factory=test_context:Torchs"],
+    "padded": [*OWN, "model.factory=test_context:Padded"],
     "rotary": [*OWN, "model.factory=test_context:Rotary"],
+    "reshaping": [*OWN, "model.factory=test_context:Reshaping"],
     "custom task": [
         *OWN,
         "model.factory=test_context:Rotary",
@@ -67,6 +73,14 @@ class Torchs(nn.Module):
         x = (self.embedding(tokens) + self.positions.weight[:length]).transpose(0, 1)
         mask = nn.Transformer.generate_square_subsequent_mask(length)
         return self.head(self.encoder(x, mask, is_causal=True).transpose(0, 1))
+
+
+class Padded(Torchs):
+    """A mask of keys, [n, length], by the tokens of each sample."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = (self.embedding(tokens) + self.positions.weight[: tokens.shape[1]]).transpose(0, 1)
+        return self.head(self.encoder(x, src_key_padding_mask=tokens % 3 == 0).transpose(0, 1))
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -112,6 +126,13 @@ class Rotary(nn.Module):
         for layer in self.layers:
             x = layer(x, (angles.cos(), angles.sin()), mask)
         return self.head(x)
+
+
+class Reshaping(Rotary):
+    """Ends in the shape of its inputs, as transformers' gpt2 does: it cannot end in slices."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return super().forward(tokens).view(*tokens.shape, -1)
 
 
 class Own:
@@ -211,17 +232,25 @@ class ByHand(Rotary):
     Block = ByHandBlock
 
 
-ROTARY = [*OWN, "model.factory=test_context:Rotary"]
+class Flat(nn.Module):
+    """Nothing in it repeats."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, vocabulary)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.embedding(tokens)
+
+
 REFUSED = {
-    "heads": ([*GPT, "model.heads=3"], "attention has 3 heads, for 2 ranks", "try strategy=ddp"),
-    "own heads": ([*OWN, "model.factory=test_context:Torchs", "model.args.heads=3"], "3 heads", "try strategy=ddp"),
-    "length": ([*GPT, "data.length=15"], "a sequence has 15 positions, for 2 ranks", "try strategy=ddp"),
-    "no blocks": (["data=digits", "model=mlp"], "found no blocks", "train.blocks=[encoder.layers.*]"),
-    "no attention": (["data=digits", "model=resnet"], "scaled_dot_product_attention", "try strategy=ddp"),
+    "heads": ([*OWN, "model.factory=test_context:Torchs", "model.args.heads=3"], "3 heads", "try strategy=ddp"),
+    "length": (["data=digits", "model=vit", "model.patch=8"], "a sequence has 1 positions", "try strategy=ddp"),
+    "no blocks": ([*OWN, "model.factory=test_context:Flat"], "found no blocks", "train.blocks=[encoder.layers.*]"),
     "by hand": ([*OWN, "model.factory=test_context:ByHand"], "scaled_dot_product_attention", "try strategy=ddp"),
     "counting": ([*OWN, "model.factory=test_context:Counting"], "counts positions itself", "hand them in"),
     "masking": ([*OWN, "model.factory=test_context:Masking"], "a block makes a mask [8, 8] itself", "try strategy=ddp"),
-    "shifting": ([*OWN, "model.factory=test_context:Shifting"], "outside of attention", "try strategy=ddp"),
+    "shifting": ([*OWN, "model.factory=test_context:Shifting"], "mixed outside of attention", "try strategy=ddp"),
 }
 
 
