@@ -44,7 +44,7 @@ WORK = {
     ],
     "torch": [*OWN, "model.factory=test_context:Torchs"],
     "padded": [*OWN, "model.factory=test_context:Padded"],
-    "rotary": [*OWN, "model.factory=test_context:Rotary"],
+    "rotary": [*OWN, "model.factory=test_context:Rotary", "model.args.heads=6", "model.args.shared=3"],
     "reshaping": [*OWN, "model.factory=test_context:Reshaping"],
     "custom task": [
         *OWN,
@@ -89,7 +89,7 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class RotaryBlock(nn.Module):
-    """Four heads that share ``shared`` keys and values, rotated by angles from outside."""
+    """Heads that share ``shared`` keys and values, rotated by angles from outside."""
 
     def __init__(self, heads: int, shared: int) -> None:
         super().__init__()
