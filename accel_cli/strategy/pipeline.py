@@ -17,6 +17,7 @@ from torch.distributed.pipelining import (
     ScheduleInterleavedZeroBubble,
 )
 
+from accel_cli.errors import AccelError
 from accel_cli.strategy import stage_costs
 from accel_cli.strategy.stage_module import Form, Held, Stage, merged
 from accel_cli.strategy.stages import cut, inputs_of
@@ -49,17 +50,17 @@ class Pipeline:
         self, model: nn.Module, blocks: Sequence[nn.Module], example: Any, task: Any
     ) -> tuple[nn.Module, list[str]]:
         """(this rank's stages as one module, a line for every stage). Raises ConfigError, as ``stages.cut`` does."""
-        parts = self.ranks * self._stages_per_rank
+        parts, inputs = self.ranks * self._stages_per_rank, inputs_of(task, example)
         stages = cut(
             model,
-            inputs_of(task, example),
+            inputs,
             parts,
             where=f"strategy={self.config.option}",
             blocks=blocks,
             names=self.config.cut,
             costs=_measured_once if self.config.balance == "measured" else stage_costs.counted,
         )
-        self._forms = [stage.forms for stage in stages]
+        self._forms, self._sample = [stage.forms for stage in stages], inputs.shape[1:]
         self.stages = stages[self.rank :: self.ranks]
         for stage in self.stages:
             stage.detached = True
@@ -99,28 +100,37 @@ class Pipeline:
         for stage in self.stages:
             stage.surround = precision.autocast
         self._loss = loss_of
-        given = [inputs_of(task, batch) for batch in batches]
-        count, size = len(batches), len(given[0])
+        given = [self._inputs(task, batch) for batch in batches]
+        count = len(batches)
         # A micro-batch is known by its number: its targets may be of any form.
         numbers = torch.arange(count)
         inputs = (torch.cat(given),) if self.rank == 0 else ()
-        schedule = self._runs.get((count, size)) or self._schedule(count, size)
+        schedule = self._runs.get((count, len(given[0]))) or self._schedule(count, given[0])
         schedule.step(*inputs, target=numbers if self._has_last else None, return_outputs=False)
         training.clock.mark("backward")
         return total
+
+    def _inputs(self, task: Any, batch: Any) -> Tensor:
+        inputs: Tensor = inputs_of(task, batch)
+        if inputs.shape[1:] != self._sample:
+            shapes = f"{list(inputs.shape[1:])}, where the first had {list(self._sample)}"
+            raise AccelError(f"a sample has the shape {shapes}: stages wait for one size", "pad to one size")
+        return inputs
 
     @property
     def _has_last(self) -> bool:
         return self.rank == self.ranks - 1
 
-    def _schedule(self, count: int, size: int) -> Any:
+    def _schedule(self, count: int, inputs: Tensor) -> Any:
+        """The schedule for ``count`` micro-batches, and the tensors that it passes on, as large as ``inputs`` ask."""
+        size = len(inputs)
         stages: list[Any] = [
             PipelineStage(
                 wrapped,
                 index,
                 len(self._forms),
                 self.device,
-                input_args=self._empty(index - 1, size),
+                input_args=self._empty(index - 1, size) if index else (inputs.to("meta"),),
                 output_args=self._empty(index, size),
                 group=self.group,
             )
@@ -138,9 +148,7 @@ class Pipeline:
         return schedule
 
     def _empty(self, index: int, size: int) -> tuple[Tensor, ...]:
-        """What stage ``index`` gives for ``size`` samples, without storage; -1: the model's input, unsent."""
-        if index < 0:
-            return (torch.empty(size, device="meta"),)
+        """What stage ``index`` gives for ``size`` samples, without storage."""
         return tuple(
             torch.empty(form.shape(size), dtype=form.dtype, device="meta", requires_grad=form.dtype.is_floating_point)
             for form in self._forms[index]
@@ -149,7 +157,7 @@ class Pipeline:
     @torch.no_grad()
     def evaluate(self, task: Any, model: nn.Module, batch: Any) -> dict[str, tuple[Any, Any]]:
         """The sums of ``task.evaluate`` on the last stage; the same names with nothing in them on the others."""
-        inputs, last = inputs_of(task, batch), len(self._forms) - 1
+        inputs, last = self._inputs(task, batch), len(self._forms) - 1
         size = len(inputs)
         for index, stage in zip(range(self.rank, last + 1, self.ranks), self.stages, strict=True):
             outputs = stage(*(self._receive(index - 1, size) if index else (inputs,)))

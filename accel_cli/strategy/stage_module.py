@@ -50,15 +50,14 @@ class Stage(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         with self.surround():
             outputs = self._forwards[self.training](self, *inputs)
-        if self.is_last:
-            return outputs
-        ready = tuple(self._ready(o, form) for o, form in zip(outputs, self.forms, strict=True))
+        given = (outputs,) if self.is_last else outputs
+        ready = tuple(self._ready(o, form) for o, form in zip(given, self.forms, strict=True))
         return ready if len(ready) > 1 else ready[0]
 
     def _ready(self, output: Tensor, form: Form) -> Tensor:
         """As the next stage waits for it: autocast may have changed its type, and a transpose its layout."""
         output = output.to(form.dtype).contiguous()
-        asked = self.detached and torch.is_grad_enabled() and not output.requires_grad
+        asked = self.detached and not self.is_last and torch.is_grad_enabled() and not output.requires_grad
         return output.detach().requires_grad_() if asked else output
 
 
