@@ -24,7 +24,17 @@ from accel_cli.config import factory
 from accel_cli.config import run as run_file
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
-from accel_cli.engine import attempts, checkpoint, checkpoint_files, deep_check, failure, handover, setup, summary
+from accel_cli.engine import (
+    attempts,
+    checkpoint,
+    checkpoint_files,
+    deep_check,
+    failure,
+    handover,
+    replicas,
+    setup,
+    summary,
+)
 from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.events import Events
 from accel_cli.engine.finish import summarize
@@ -184,7 +194,7 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
         seconds = state["seconds"]
         checkpoints.best = {int(step): value for step, value in state["best"].items()}
         checkpoints.last_saved = training.step
-        for text in passed:
+        for text in (*passed, *replicas.left_behind(training, saved)):
             events.emit("warning", text=text)
         if events.descriptor is None or not restarted:  # the front has told of a restart
             events.emit("say", text=f"resuming after step {training.step} of {training.steps}")

@@ -15,7 +15,7 @@ from test_parity import WORK, train
 from test_resume import RUN, SMALL, STATE, assert_equal_runs, back_to
 
 from accel_cli.engine import replicas
-from accel_cli.engine.checkpoint import restore
+from accel_cli.engine.checkpoint import Checkpoints, restore
 from accel_cli.engine.checkpoint_files import newest
 from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.step import train_step
@@ -166,6 +166,23 @@ def test_a_run_resumed_within_a_round_repeats_bit_for_bit(tmp_path: Path, name: 
     summary = train_ranks([], resumed, 2, resume=True)
     assert_equal_runs(resumed, straight)
     assert summary["communication_bytes"] == json.loads((straight / "summary.json").read_text())["communication_bytes"]
+
+
+def scale(folder: str) -> float:
+    """A loss scale of this rank's own, saved and read back."""
+    t = build_here(folder)
+    train_step(t, next(t.loader.batches(0, 1)))
+    t.scaler.load({"scale": 2.0**t.world.rank, "quiet": 0})
+    Checkpoints(t, Path(folder), "a run").save({})
+    t.world.barrier()
+    t.scaler.load({"scale": 64.0, "quiet": 0})
+    restore(t, newest(Path(folder))[0])
+    return float(t.scaler.factor)
+
+
+def test_every_rank_has_a_loss_scale_of_its_own(tmp_path: Path) -> None:
+    folder = write_run([*MLP, *LOCAL, "precision=fp16", "train.steps=2"], tmp_path, 2)
+    assert run_ranks(scale, 2, str(folder)) == [1.0, 2.0]
 
 
 def restored(folder: str) -> tuple[torch.Tensor, int, list[str]]:
