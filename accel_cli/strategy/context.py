@@ -40,7 +40,7 @@ class Context:
         try:
             lines = self._cut(model, blocks, example, task)
         except Misfit as misfit:
-            raise self._refusal(f"{misfit.why}, for {self.exchange.size} ranks", misfit.most) from misfit
+            raise self._refusal(misfit.why, misfit.most) from misfit
         model.train(trained)
         return model, lines
 

@@ -88,10 +88,10 @@ class Exchange:
     ) -> tuple[Tensor, Tensor, Tensor, bool]:
         """The same attention with heads that divide: key and value heads too few to share out are repeated."""
         if query.dim() < 4:
-            raise Misfit("attention has one head", 1)
+            raise Misfit(f"attention has one head, for {self.size} ranks", 1)
         heads, shared = query.shape[-3], key.shape[-3]
         if heads % self.size:
-            raise Misfit(f"attention has {heads} heads", _largest_divisor(heads, self.size))
+            raise Misfit(f"attention has {heads} heads, for {self.size} ranks", _largest_divisor(heads, self.size))
         if shared % self.size and enable_gqa:
             key, value = (x.repeat_interleave(heads // shared, -3) for x in (key, value))
             enable_gqa = False
@@ -130,7 +130,9 @@ class Exchange:
         """This rank's slice. Raises Misfit where the length does not divide."""
         length = whole.shape[dimension]
         if length % self.size:
-            raise Misfit(f"a sequence has {length} positions", _largest_divisor(length, self.size))
+            raise Misfit(
+                f"a sequence has {length} positions, for {self.size} ranks", _largest_divisor(length, self.size)
+            )
         return whole.narrow(dimension, self.rank * (length // self.size), length // self.size)
 
     def _own_mask(self, mask: Tensor, heads: int, own: int) -> Tensor:
@@ -141,7 +143,7 @@ class Exchange:
         if mask.shape[-1] == own and mask.shape[-2] == 1:
             mask = self.gather(mask, mask.dim() - 1)  # of keys: cut with the sequence before it came here
         if mask.shape[-1] not in (1, whole) or mask.shape[-2] not in (1, whole):
-            raise Misfit(f"a block makes a mask {list(mask.shape[-2:])} itself: make it before the blocks", 1)
+            raise Misfit(f"a block makes a mask {list(mask.shape[-2:])} itself: hand it one made before the blocks", 1)
         return mask
 
 
