@@ -10,11 +10,11 @@ import torch.distributed as dist
 from torch import Tensor as Values
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import Replicate
 from torch.utils._pytree import tree_map_only
 
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.strategy import tensor_cut
+from accel_cli.strategy.tensor_moves import WHOLE, Branch
 from accel_cli.strategy.tensor_plan import CONFIGURATION, MODEL, Plan, expand, make
 from accel_cli.strategy.tensor_proof import cuts, narrowed, same
 from accel_cli.strategy.tensor_trace import Forward, Trace, still, trace
@@ -53,12 +53,12 @@ def parallelize(
     expected = output(model, forward)
     found = trace(model, forward)
     plan = make(model, found, config.plan, mesh.size(), forward)
-    if not plan.layers:
-        raise ConfigError(nothing(model, found, config, mesh.size(), forward, plan))
     if plan.source == CONFIGURATION and plan.left:
         raise ConfigError(
             [Problem(f"strategy.plan.{n}", why, "try strategy.plan=auto") for n, why in plan.left.items()]
         )
+    if not plan.layers:
+        raise ConfigError(nothing(model, found, config, mesh.size(), forward, plan))
     sequence = sequence_styles(model, plan) if config.sequence_parallel else {}
     apply(model, mesh, found, plan, sequence, device)
     verify(model, mesh, forward_there, expected, config.option)
@@ -83,11 +83,11 @@ def apply(
     inside = [name for name, style in sequence.items() if style == "gather"]
     for readers in readers_of_one(found, plan):
         apart = [n for n in readers if not any(f"{n}.".startswith(f"{i}.") for i in inside)]
-        shared = tensor_cut.Branch(mesh, len(apart))
+        shared = Branch(mesh.get_group(), len(apart))
         for name in apart:
             tensor_cut.before(modules[name], shared)
     for name in rows:
-        tensor_cut.end_rows(modules[name], mesh, features[name], tensor_cut.SEQUENCE if sequence else Replicate())
+        tensor_cut.end_rows(modules[name], mesh, features[name], tensor_cut.SEQUENCE if sequence else WHOLE)
     for name in plan.gathered:
         tensor_cut.gather(modules[name], mesh, features[name])
     for name, style in sequence.items():

@@ -7,47 +7,17 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.strategy.tensor_layers import count_of, is_transposed
+from accel_cli.strategy.tensor_moves import PARTS, WHOLE, branch, move
 
 SEQUENCE = Shard(1)
 """[n, L, ...]: a rank works on its part of the sequence (Korthikanti et al. 2022, arXiv 2205.05198)."""
-
-
-def move(x: Tensor, mesh: DeviceMesh, held: Placement, wanted: Placement, gradient: Placement) -> Tensor:
-    """From how ranks hold a tensor to how they want it; ``gradient`` is how its gradient comes back."""
-    dealt = DTensor.from_local(x, mesh, (held,), run_check=False)
-    moved: Tensor = dealt.redistribute(placements=(wanted,)).to_local(grad_placements=(gradient,))
-    return moved
-
-
-def branch(x: Tensor, mesh: DeviceMesh) -> Tensor:
-    """The same tensor; its gradient, of which each rank computes a part, is summed."""
-    return move(x, mesh, Replicate(), Replicate(), Partial())
-
-
-class Branch:
-    """``branch`` before several layers that read one tensor, such as query, key and value: one sum for all."""
-
-    def __init__(self, mesh: DeviceMesh, readers: int) -> None:
-        self.mesh, self.readers, self.left = mesh, readers, 0
-        self.source: Tensor | None = None
-        self.copied: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.readers == 1:
-            return branch(x, self.mesh)
-        if self.source is not x or self.copied is None:
-            self.source, self.copied, self.left = x, branch(x, self.mesh), self.readers
-        copied = self.copied
-        self.left -= 1
-        if self.left == 0:
-            self.source = self.copied = None  # not a moment longer than the layers need it
-        return copied
 
 
 def before(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
@@ -69,15 +39,16 @@ def after(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
 
 def end_rows(module: nn.Module, mesh: DeviceMesh, features: int, wanted: Placement) -> None:
     """Add up what the ranks computed, then the bias, once."""
+    group = mesh.get_group()
 
     def change(output: Tensor) -> Tensor:
-        output = move(output, mesh, Partial(), wanted, wanted)
+        output = move(output, group, PARTS, wanted, wanted)
         bias = module._parameters.get("bias")
         if bias is None:
             return output
         held = bias.to_local() if isinstance(bias, DTensor) else bias
         if wanted == SEQUENCE:
-            held = branch(held, mesh)
+            held = branch(held, group)
         return output + held.view(-1, *(1 for _ in range(-1 - features)))
 
     after(module, change)
@@ -85,27 +56,29 @@ def end_rows(module: nn.Module, mesh: DeviceMesh, features: int, wanted: Placeme
 
 def gather(module: nn.Module, mesh: DeviceMesh, features: int) -> None:
     """Every rank gets the whole of what each computed a part of."""
-    after(module, lambda output: move(output, mesh, Shard(output.dim() + features), Replicate(), Replicate()))
+    group = mesh.get_group()
+    after(module, lambda output: move(output, group, Shard(output.dim() + features), WHOLE, WHOLE))
 
 
 def lay_sequence(module: nn.Module, mesh: DeviceMesh, style: str) -> None:
     """``split``: each rank goes on with its part of the output's sequence; ``gather``: the layers inside read all of
     it; ``whole``: every rank gets the whole output; ``sequence``: works on its part, which needs nothing here."""
+    group = mesh.get_group()
     if style == "split":
-        after(module, lambda output: _split(output, mesh))
+        after(module, lambda output: _split(output, group))
     elif style == "gather":
-        before(module, lambda x: move(x, mesh, SEQUENCE, Replicate(), Partial()))
+        before(module, lambda x: move(x, group, SEQUENCE, WHOLE, PARTS))
     elif style == "whole":
-        after(module, lambda output: move(output, mesh, SEQUENCE, Replicate(), Replicate()))
+        after(module, lambda output: move(output, group, SEQUENCE, WHOLE, WHOLE))
 
 
-def _split(output: Tensor, mesh: DeviceMesh) -> Tensor:
-    length, parts = output.shape[1], mesh.size()
+def _split(output: Tensor, group: dist.ProcessGroup) -> Tensor:
+    length, parts = output.shape[1], dist.get_world_size(group)
     if length % parts:
         lower = length // parts * parts
         why = f"{length} positions do not divide by {parts}; {f'{lower} and ' * (lower > 0)}{lower + parts} do"
         raise ConfigError(Problem("strategy.sequence_parallel=true", why, "try strategy.sequence_parallel=false"))
-    return move(output, mesh, Replicate(), SEQUENCE, SEQUENCE)
+    return move(output, group, WHOLE, SEQUENCE, SEQUENCE)
 
 
 def deal(model: nn.Module, mesh: DeviceMesh, cuts: dict[str, int], device: torch.device) -> None:
@@ -159,7 +132,9 @@ def read_local(model: nn.Module, mesh: DeviceMesh, summed: Iterable[str], rows: 
             if path in without_bias:
                 members[name] = _reader(name, mesh, torch.zeros_like if is_transposed(module) else _nothing)
             else:
-                members[name] = _reader(name, mesh, partial(branch, mesh=mesh) if path in in_parts else _same)
+                members[name] = _reader(
+                    name, mesh, partial(branch, group=mesh.get_group()) if path in in_parts else _same
+                )
         if isinstance(module, nn.RNNBase):
             members["_flat_weights"] = property(_flat_weights, lambda self, value: None)
         if members:

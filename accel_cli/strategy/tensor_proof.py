@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,9 +38,10 @@ class Pair:
         return " > ".join(pattern(names) for names in (self.columns, self.rows) if names)
 
 
-def pattern(names: Iterable[str]) -> str:
-    """Names without their numbers, each once."""
-    return ", ".join(dict.fromkeys(re.sub(r"\d+", "*", name) for name in names))
+def pattern(names: Sequence[str]) -> str:
+    """Names with ``*`` for their numbers, each once; a name that is a number stays."""
+    starred = (re.sub(r"\d+", "*", name) for name in names)
+    return ", ".join(dict.fromkeys(s if re.search("[A-Za-z]", s) else n for s, n in zip(starred, names, strict=True)))
 
 
 def pair(model: nn.Module, found: Trace, row: str) -> Pair | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from accel_cli.config.schema.base import Count, Option
 
@@ -75,8 +75,12 @@ class Cut(Layout):
     )
 
 
+Name = Annotated[str, BeforeValidator(str)]
+"""Of a part of the model; the layers of an nn.Sequential are numbers."""
+
+
 class Sliced(Layout):
-    plan: Literal["auto"] | dict[str, Literal["colwise", "rowwise", "colwise_gather_output"]] = Field(
+    plan: Literal["auto"] | dict[Name, Literal["colwise", "rowwise", "colwise_gather_output"]] = Field(
         description="layers by name pattern and how their matrices are cut, as {blocks.*.expand:colwise,"
         "blocks.*.contract:rowwise}; auto: the model's own plan, or every pair that proves to fit"
     )
