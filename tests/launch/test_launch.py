@@ -142,8 +142,8 @@ def test_one_machine_listens_on_loopback_only(folder: Path) -> None:
         process.communicate()
 
 
-def listening(pids: list[int]) -> set[str]:
-    """Local addresses that any of these processes listens on, from /proc."""
+def listening(pids: list[int], net: str = "/proc/net") -> set[str]:
+    """Local addresses that any of these processes listens on, as its network namespace's tables tell."""
     inodes = set()
     for pid in pids:
         for link in Path(f"/proc/{pid}/fd").iterdir():
@@ -155,7 +155,7 @@ def listening(pids: list[int]) -> set[str]:
                 inodes.add(target[8:-1])
     found = set()
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+        for line in Path(f"{net}/{name}").read_text().splitlines()[1:]:
             words = line.split()
             if words[3] == "0A" and words[9] in inodes:
                 packed = bytes.fromhex(words[1].split(":")[0])
