@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import time
 from datetime import timedelta
 from typing import Any
 
-from torch.distributed import DistError, TCPStore
+from torch.distributed import TCPStore
 from torch.distributed.elastic.rendezvous.api import RendezvousInfo, RendezvousStoreInfo
 from torch.distributed.elastic.rendezvous.c10d_rendezvous_backend import C10dRendezvousBackend
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler, RendezvousTimeout
@@ -103,13 +105,8 @@ def meet(place: Here, settings: dict[str, Any]) -> tuple[Meeting, TCPStore]:
 
 def _store(place: Here, rendezvous: str, wait: timedelta) -> TCPStore:
     if not place.first:
-        try:
-            return TCPStore(place.host, place.port, is_master=False, timeout=wait)
-        except DistError:
-            raise HangError(
-                f"nobody answered at launch.rendezvous={rendezvous} within {wait.total_seconds():g} s (launch.wait)",
-                "start the same command on the first node, whose address that is",
-            ) from None
+        _wait_for(place, rendezvous, wait.total_seconds())
+        return TCPStore(place.host, place.port, is_master=False, timeout=wait)
     listener = socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -127,6 +124,19 @@ def _store(place: Here, rendezvous: str, wait: timedelta) -> TCPStore:
         wait_for_workers=False,
         master_listen_fd=listener.detach(),
         use_libuv=True,
+    )
+
+
+def _wait_for(place: Here, rendezvous: str, seconds: float) -> None:
+    """Until the first node listens; the store's own wait fills the screen with what it is made of."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection((place.host, place.port), timeout=seconds):
+            return
+        time.sleep(0.2)
+    raise HangError(
+        f"nobody answered at launch.rendezvous={rendezvous} within {seconds:g} s (launch.wait)",
+        "start the same command on the first node, whose address that is",
     )
 
 
