@@ -21,7 +21,11 @@ from accel_cli.strategy.tensor_trace import Forward, Trace, still, trace
 
 
 class Tensor:
-    """The ``tensor`` dimension of a mesh (Shoeybi et al. 2019, arXiv 1909.08053)."""
+    """The ``tensor`` dimension of a mesh (Shoeybi et al. 2019, arXiv 1909.08053).
+
+    Its ranks draw alike: dropout of what is whole must be the same on all of them. So dropout of what is cut (the
+    heads of an attention, the slices of a sequence) repeats one rank's pattern on every rank.
+    """
 
     def __init__(self, config: Any, mesh: DeviceMesh, device: torch.device) -> None:
         self.config, self.mesh, self.device = config, mesh, device

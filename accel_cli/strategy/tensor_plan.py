@@ -47,6 +47,9 @@ class Plan:
 def make(model: nn.Module, found: Trace, wanted: Mapping[str, str] | str, parts: int, forward: Forward) -> Plan:
     """The plan for ``parts`` ranks; ``wanted`` is ``auto``, or name pattern -> style.
 
+    A model brings its own as an attribute ``tensor_plan`` of the same form (gpt and vit do), or as transformers'
+    ``_tp_plan``. Where nothing of it fits, or there is none, pairs are searched for.
+
     The proof runs the forward of the trace twice or more. The model stays as it was. Raises ConfigError for a pattern
     that no module has.
     """

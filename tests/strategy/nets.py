@@ -44,6 +44,19 @@ class Transformer(nn.Module):
         return self.out(x)
 
 
+class Recurrent(nn.Module):
+    """An LSTM keeps a list of its weights besides the parameters."""
+
+    def __init__(self, vocabulary: int = 30, width: int = 16) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width)
+        self.cells = nn.LSTM(width, width, batch_first=True)
+        self.up, self.out = nn.Linear(width, 4 * width), nn.Linear(4 * width, vocabulary)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.out(functional.relu(self.up(self.cells(self.words(tokens))[0])))
+
+
 class Small(nn.Module):
     """A residual net of convolutions and batch norms, with a last layer that nothing can be paired with."""
 

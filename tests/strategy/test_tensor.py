@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from nets import Small, Transformer
+from nets import Recurrent, Small, Transformer
 from ranks import run_ranks, train_ranks, write_run
 from test_resume import assert_equal_runs, back_to
 from torch import nn
@@ -43,6 +43,7 @@ WORK = {
     "gpt": GPT,
     "vit": ["data=digits", "model=vit", "model.patch=2", "model.width=16", "model.depth=2", "model.heads=2"],
     "own": [*TEXT, "model=custom", "model.factory=test_tensor:transformer"],
+    "recurrent": [*TEXT, "model=custom", "model.factory=test_tensor:recurrent"],
     "own static": [*TEXT, "model=custom", "model.factory=test_tensor:static"],
 }
 PATTERN = "strategy.plan={blocks.*.expand:colwise,blocks.*.contract:rowwise,head:colwise_gather_output}"
@@ -56,6 +57,7 @@ CASES: dict[str, tuple[str, list[str], int, str]] = {
     "gpt by pattern": ("gpt", [PATTERN], 2, "5 of 13"),
     "vit on slices of the sequence": ("vit", ["strategy.sequence_parallel=true"], 2, "12 of 14 matrices"),
     "own": ("own", [], 2, "14 of 15 matrices"),
+    "recurrent": ("recurrent", [], 2, "2 of 2 matrices"),
     "own static": ("own static", [], 2, "6 of 15 matrices"),
     "gpt, heads fewer than ranks": ("gpt", [], 4, "4 of 13 matrices"),
     "gpt, shard x tensor": ("gpt", MESH, 4, "12 of 13 matrices"),
@@ -72,6 +74,10 @@ def small(classes: int = 10) -> nn.Module:
 
 def transformer() -> nn.Module:
     return Transformer(vocabulary=256)
+
+
+def recurrent() -> nn.Module:
+    return Recurrent(vocabulary=256)
 
 
 def static() -> nn.Module:
