@@ -28,6 +28,7 @@ from link_pair import UNLIMITED, Sample, apart, bits, pair, raw_rate, shape, spr
 
 from accel_cli.cli.plan import plan
 from accel_cli.config.parts import table as options
+from accel_cli.config.run import Run
 
 SHARE = 0.89
 """Of the stated rate, what gradients can use: the rest is headers and acknowledgements."""
@@ -115,9 +116,7 @@ def race(given: argparse.Namespace, rate: str, folder: Path) -> dict[str, Any]:
             shape(limit)
             runs = {
                 name: partial(
-                    spread,
-                    plan(merged([*base, f"train.seed={seed}", *ARMS[name]])).run,
-                    folder / f"{name}-{limit}-{seed}",
+                    spread, planned([*base, f"train.seed={seed}", *ARMS[name]]), folder / f"{name}-{limit}-{seed}"
                 )
                 for name in (names if seed % 2 == 0 else names[::-1])
             }
@@ -136,6 +135,14 @@ def race(given: argparse.Namespace, rate: str, folder: Path) -> dict[str, Any]:
                     f"diloco is there {_times(rows[name]['to_target'], rows['diloco']['to_target'])} sooner than {name}"
                 )
     return {"target": target, "arms": rows}
+
+
+def planned(words: list[str]) -> Run:
+    """The run; replicas that agree now and then evaluate when they have agreed: between, it costs an exchange."""
+    run = plan(merged(words)).run
+    beat = getattr(run.strategy, "steps", 1)
+    every = math.ceil(run.evaluate.every / beat) * beat
+    return run.with_values("evaluate", every=every)
 
 
 def measures(limited: list[Sample], unlimited: list[Sample], target: float) -> dict[str, Any]:

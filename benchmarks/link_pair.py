@@ -17,6 +17,9 @@ from accel_cli.config.run import Run
 
 ROOT = Path(__file__).parents[1]
 LINK = ROOT / "scripts" / "link"
+NAME = f"bench{os.getpid()}"
+"""Of this pair of hosts: others may have theirs."""
+ENVIRONMENT = {**os.environ, "LINK": NAME, "PYTHONPATH": str(ROOT)}
 HOSTS = {"A": "10.77.0.1", "B": "10.77.0.2"}
 UNLIMITED = "unlimited"
 SENDER = """
@@ -53,26 +56,23 @@ class Sample(NamedTuple):
 
 @contextlib.contextmanager
 def pair() -> Iterator[None]:
-    """Make the hosts, and take them down whatever happens. Exits where they are in use or not allowed."""
-    namespaces = subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout
-    if "accelA" in namespaces:
-        raise SystemExit("the hosts of scripts/link are there already: try scripts/link down")
-    shape("1gbit")
+    """Make the hosts, and take them down whatever happens. Exits where that is not allowed."""
     try:
+        shape("1gbit")
         yield
     finally:
-        subprocess.run([LINK, "down"], check=False)
+        subprocess.run([LINK, "down"], env=ENVIRONMENT, check=False)
 
 
 def shape(rate: str) -> None:
     """Give the cable a rate such as 100mbit, or lift every limit."""
     if rate != UNLIMITED:
-        made = subprocess.run([LINK, "up", rate], capture_output=True, text=True)
+        made = subprocess.run([LINK, "up", rate], env=ENVIRONMENT, capture_output=True, text=True)
         if made.returncode:
             raise SystemExit(made.stderr.strip())
         return
     for host in HOSTS:
-        subprocess.run(["tc", "-n", f"accel{host}", "qdisc", "del", "dev", "wire", "root"], capture_output=True)
+        subprocess.run(["tc", "-n", f"{NAME}{host}", "qdisc", "del", "dev", "wire", "root"], capture_output=True)
 
 
 def bits(rate: str) -> float:
@@ -132,7 +132,7 @@ def _on_host(host: str, *words: str, stdout: Any = None, stderr: Any = None, **e
         stdout=stdout,
         stderr=stderr,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**ENVIRONMENT, **environment},
     )
 
 
