@@ -28,6 +28,9 @@ SEVERAL = {"interleaved": ScheduleInterleaved1F1B, "zero_bubble": ScheduleInterl
 Qi et al. 2023 (zero bubble, arXiv 2401.10241)."""
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
 class Pipeline:
     """The stages of a model over the ranks of one mesh dimension; rank r of n holds the stages r, r + n, ...
 
@@ -36,7 +39,7 @@ class Pipeline:
 
     def __init__(self, config: Any, mesh: DeviceMesh, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.group = mesh.get_group()
+        self.group = _waiting_as_long(mesh, device)
         self.rank, self.ranks = dist.get_rank(self.group), dist.get_world_size(self.group)
         self.stages: list[Stage] = []
         """Of this rank, in order; ``wrapped`` are the same with their gradients averaged over replicas."""
@@ -49,7 +52,7 @@ class Pipeline:
     def place(
         self, model: nn.Module, blocks: Sequence[nn.Module], example: Any, task: Any
     ) -> tuple[nn.Module, list[str]]:
-        """(this rank's stages as one module, a line for every stage). Raises ConfigError, as ``stages.cut`` does."""
+        """(this rank's stages as one module, lines for the user). Raises ConfigError, as ``stages.cut`` does."""
         parts, inputs = self.ranks * self._stages_per_rank, inputs_of(task, example)
         stages = cut(
             model,
@@ -68,7 +71,10 @@ class Pipeline:
         self.wrapped = list(self.stages)
         self._held = merged(self.stages)
         shown = " + ".join(f"{sum(p.numel() for p in stage.parameters()):,}" for stage in stages)
-        return self._held, [f"pipeline: {parts} stages of {shown} parameters"]
+        lines = [f"pipeline: {parts} stages of {shown} parameters"]
+        if any(isinstance(module, BATCH_NORMS) for stage in stages for module in stage.modules()):
+            lines.append("pipeline: a batch norm in training takes its statistics from one micro-batch")
+        return self._held, lines
 
     @property
     def _stages_per_rank(self) -> int:
@@ -177,13 +183,6 @@ class Pipeline:
             dist.recv(tensor, group=self.group, group_src=(self.rank - 1) % self.ranks)
         return received
 
-    def bytes_sent(self, samples: int) -> int:
-        """Activations that this rank sends on, and gradients that it sends back, for so many samples."""
-        last = len(self._forms) - 1
-        mine = range(self.rank, last + 1, self.ranks)
-        borders = [i for i in mine if i < last] + [i - 1 for i in mine if i]
-        return sum(form.bytes(samples) for index in borders for form in self._forms[index])
-
 
 def _gives(output: Tensor) -> Callable[..., Tensor]:
     """Stands for a model whose output is known already: a task calls it as it would the model."""
@@ -195,3 +194,14 @@ def _measured_once(graph: fx.Graph, model: nn.Module) -> list[float]:
     found = [stage_costs.measured(graph, model)]
     dist.broadcast_object_list(found, src=0)
     return found[0]
+
+
+def _waiting_as_long(mesh: DeviceMesh, device: torch.device) -> dist.ProcessGroup:
+    """The mesh's ranks as a group that gives up on a neighbour when the run does: a mesh's own waits half an hour."""
+    if mesh.size() == dist.get_world_size():
+        return mesh.get_group()
+    everyone = dist.distributed_c10d._get_default_group()
+    wait = everyone._get_backend(device).options._timeout
+    group = dist.new_group(mesh.mesh.flatten().tolist(), timeout=wait, use_local_synchronization=True)
+    assert isinstance(group, dist.ProcessGroup)
+    return group

@@ -97,6 +97,10 @@ class Held(nn.Module):
             for name in _leaves(stage):
                 adopt(self, stage, name)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        for stage in self._stages:
+            stage.compile(*args, **kwargs)
+
     def train(self, mode: bool = True) -> Held:
         for stage in self._stages:
             stage.training = mode

@@ -119,6 +119,7 @@ CASES: dict[str, tuple[str, int, list[str]]] = {
     "zero_bubble": ("gpt", 2, [*PIPELINE, "strategy.schedule=zero_bubble", "train.micro_batch=8"]),
     "measured, four ranks": ("mlp", 4, [*PIPELINE, "strategy.balance=measured"]),
     "named, recomputed": ("gpt", 2, [*PIPELINE, "strategy.cut=[blocks.1]", "train.activation_checkpointing=blocks"]),
+    "compiled": ("mlp", 2, [*PIPELINE, INTERLEAVED, "compile=full", "compile.backend=aot_eager"]),
     "interleaved replicas": ("gpt", 4, [*MESH, *REPLICAS, INTERLEAVED]),
     "interleaved shards": ("gpt", 4, [*MESH, *SHARDS, INTERLEAVED]),
 }
