@@ -59,17 +59,17 @@ def run(request: Request, message: dict[str, Any], descriptor: int) -> dict[str,
     meeting: Loopback | Meeting
     if message["here"] is None:
         meeting = Loopback()
-        base: Store = meeting.store
+        store: Store = meeting.store
     else:
         place = Here(**message["here"])
         found = "this is it" if place.first else f"it is {place.host}"
         say(descriptor, "say", text=f"waiting for the nodes to meet at the first one ({found}), port {place.port}")
         try:
-            meeting, base = meet(place, message["settings"])
+            meeting, store = meet(place, message["settings"])
         except AccelError as error:
             return _failed(first_failure.told(error))
     try:
-        return Rounds(meeting, base, request, message["processes"], message["max_restarts"], descriptor).end()
+        return Rounds(meeting, store, request, message["processes"], message["max_restarts"], descriptor).end()
     finally:
         meeting.leave()
 

@@ -24,6 +24,7 @@ from accel_cli.launch import first_failure
 from accel_cli.launch.first_failure import LOST, Failure
 from accel_cli.launch.loopback import Loopback
 from accel_cli.launch.meeting import Meeting
+from accel_cli.launch.notes import PATIENCE, Notes
 from accel_cli.worker import Request, rank
 
 MONITOR_INTERVAL = 0.02
@@ -32,8 +33,6 @@ ASKED_TO_END = (SAVED_RUN_AGAIN, INTERRUPTED, -signal.SIGINT, -signal.SIGTERM, -
 """Exit codes of ranks that a signal ended, after they had saved or before there was anything to save."""
 AGAIN_THE_SAME = (2, 4, 5, 8)
 """Exit codes of failures that starting again would only repeat: configuration, checkpoint, divergence, security."""
-PATIENCE = 2.0
-"""Seconds that ranks are given to end by themselves when another node has left; and other nodes to say why."""
 
 
 def say(descriptor: int, event: str, **values: Any) -> None:
@@ -45,14 +44,14 @@ class Rounds(LocalElasticAgent):
     """torchelastic's agent with accel's own idea of when to start again.
 
     Ranks that end because they were asked to are not started again. A node that joins lets all ranks save first. A
-    failure counts once however many ranks and nodes it took down, and what is reported is its cause. ``base`` is the
-    store that lasts through all rounds; ``descriptor`` the pipe to the front.
+    failure counts once however many ranks and nodes it took down, and what is reported is its cause. ``store``
+    is the one that lasts through all rounds; ``descriptor`` the pipe to the front.
     """
 
     def __init__(
         self,
         meeting: Loopback | Meeting,
-        base: Store,
+        store: Store,
         request: Request,
         processes: int,
         most_restarts: int,
@@ -74,7 +73,7 @@ class Rounds(LocalElasticAgent):
             exit_barrier_timeout=30,
         )
         self.meeting = meeting
-        self.base, self.folder, self.most_restarts = base, request.path, most_restarts
+        self.notes, self.folder, self.most_restarts = Notes(store), request.path, most_restarts
         self.tell = partial(say, descriptor)
         self.code: int | None = None
         """The exit code that the run ended with on this node; None while it has not."""
@@ -86,12 +85,12 @@ class Rounds(LocalElasticAgent):
             self.run()
             if self.code is None or (self.failure is not None and self.failure.type == LOST):
                 self._believe_the_others()
-            self.base.compare_set("end", "", json.dumps(self._end()))
+            self.notes.ended(self._end())
             self.meeting.set_closed()
-            self._leave()
+            self.notes.leave()
         except RendezvousClosedError:
             self._believe_the_others()
-            self._leave()
+            self.notes.leave()
         except RendezvousTimeoutError:
             self._fail(HangError.exit_code, "fewer nodes than launch.nodes asks for came within launch.wait")
         except (RendezvousError, DistError):
@@ -107,24 +106,17 @@ class Rounds(LocalElasticAgent):
 
     def _believe_the_others(self) -> None:
         """Another node has ended the run; it noted how."""
-        if self.base.check(["end"]):
-            noted = json.loads(self.base.get("end"))
-            self.code, self.failure = noted["code"], Failure(**noted["failure"]) if noted["failure"] else None
-
-    def _leave(self) -> None:
-        """The store is the first node's, and the others read there how the run ended: it waits a little for them."""
-        left, end = self.base.add("left", 1), time.monotonic() + PATIENCE
-        first = self.meeting.size > 1 and self._worker_group.group_rank == 0
-        while first and left < self.meeting.size and time.monotonic() < end:
-            time.sleep(0.02)
-            left = self.base.add("left", 0)
+        if end := self.notes.end():
+            self.code, self.failure = end["code"], Failure(**end["failure"]) if end["failure"] else None
 
     def _rendezvous(self, worker_group: WorkerGroup) -> None:
         super()._rendezvous(worker_group)
         # What torchelastic counts is local; ranks have to know how often all of them were started.
         self._remaining_restarts = self._worker_group.spec.max_restarts - self.meeting.round
+        me = worker_group.group_rank
         assert self._store is not None
-        self._store.set(f"node/{worker_group.group_rank}", self.meeting.address)
+        assert me is not None
+        self.notes.begin(self._store, self.meeting.round, self.meeting.size, me, self.meeting.address)
         if isinstance(self.meeting, Meeting):
             ranks = [worker.global_rank for worker in worker_group.workers]
             here = f"ranks {ranks[0]}-{ranks[-1]}" if len(ranks) > 1 else f"rank {ranks[0]}"
@@ -142,18 +134,21 @@ class Rounds(LocalElasticAgent):
                 self.code = 0
                 self._exit_barrier()
                 return result
+            told = first_failure.find(self.folder, ended) if ended else None
             if code in ASKED_TO_END:
                 self.code = code if code > 0 else INTERRUPTED if code == -signal.SIGINT else NO_TIME_TO_SAVE
+                self.failure = told if code < 0 else None
                 return result
             if code == REGROUP or regroups:
                 continue
-            self.failure = self._cause(ended)
+            self.failure = self.notes.cause(told)
             self.code = self.failure.exit_code
-            if self.meeting.standing() == "closed" or not self._may_start_again():
+            attempt = self.notes.failed_rounds() + 1
+            again = attempt <= self.most_restarts + 1 and self.code not in AGAIN_THE_SAME
+            if not again or self.meeting.standing() == "closed":
                 return result
-            attempt = self._failed_rounds() + 1
             self.tell("restarting", failure=asdict(self.failure), attempt=attempt, attempts=self.most_restarts + 1)
-            self.failure = None
+            self.code = self.failure = None
             for worker in group.workers:
                 (self.folder / "ranks" / f"{worker.global_rank}.failure.json").unlink(missing_ok=True)
 
@@ -194,40 +189,7 @@ class Rounds(LocalElasticAgent):
         found = [{"rank": n, "pid": f.pid, "exit_code": f.exitcode} for n, f in result.failures.items()]
         context = getattr(self._pcontext, "_pc", None)
         for worker, process in zip(self._worker_group.workers, context.processes if context else (), strict=False):
-            left = process.exitcode not in (None, -signal.SIGTERM, -signal.SIGKILL, NO_TIME_TO_SAVE)
+            left = process.exitcode not in (None, -signal.SIGTERM, NO_TIME_TO_SAVE)
             if result.failures and left and worker.global_rank not in result.failures:
                 found.append({"rank": worker.global_rank, "pid": process.pid, "exit_code": process.exitcode})
         return found
-
-    def _cause(self, ended: list[dict[str, Any]]) -> Failure:
-        """What went wrong first, on whichever node; a rank that was only left alone is believed if no other speaks."""
-        store, nodes = self._store, self.meeting.size
-        assert store is not None
-        mine = first_failure.find(self.folder, ended) if ended else None
-        if mine is not None:
-            store.set(f"failure/{self._worker_group.group_rank}", json.dumps(asdict(mine)))
-        self.base.set(f"failed/{self.meeting.round}", "")
-        end = time.monotonic() + PATIENCE
-        while True:
-            said = [n for n in range(nodes) if store.check([f"failure/{n}"])]
-            found = [Failure(**json.loads(store.get(f"failure/{n}"))) for n in said]
-            causes = [failure for failure in found if not failure.echo]
-            if mine is not None and not mine.echo:
-                return mine
-            if causes:
-                return causes[0]
-            if len(said) == nodes or time.monotonic() > end:
-                break
-            time.sleep(0.02)
-        if silent := [n for n in range(nodes) if n not in said and n != self._worker_group.group_rank]:
-            address = store.get(f"node/{silent[0]}").decode()
-            return Failure(None, None, LOST, f"the node {address} was lost", "", None, 3)
-        return found[0] if found else Failure(None, None, LOST, "another node left the run", "", None, 3)
-
-    def _failed_rounds(self) -> int:
-        """Rounds that ended in a failure, by any node's count."""
-        return sum(self.base.check([f"failed/{n}"]) for n in range(self.meeting.round + 1))
-
-    def _may_start_again(self) -> bool:
-        assert self.failure is not None
-        return self._failed_rounds() <= self.most_restarts and self.failure.exit_code not in AGAIN_THE_SAME
