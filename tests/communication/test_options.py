@@ -68,6 +68,7 @@ def bytes_of_steps(folder: str, steps: int) -> tuple[list[int], list[int]]:
         t.world.barrier()
         before = sent_bytes()
         t.strategy.forward_backward(t, next(t.loader.batches(t.step, t.step + 1)))
+        t.world.barrier()  # the others have what this rank sent
         counted.append(sent_bytes() - before)
         t.step += 1
         said.append(t.communication.bytes_sent(size, 2, t.step) - t.communication.bytes_sent(size, 2, t.step - 1))
@@ -75,7 +76,7 @@ def bytes_of_steps(folder: str, steps: int) -> tuple[list[int], list[int]]:
 
 
 def sent_bytes() -> int:
-    """Of all TCP connections of this process, from the kernel's tcp_info (tcpi_bytes_sent)."""
+    """Of all TCP connections of this process, from the kernel's tcp_info: tcpi_bytes_sent less tcpi_bytes_retrans."""
     total = 0
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -84,7 +85,8 @@ def sent_bytes() -> int:
             continue
         with own:
             try:
-                total += struct.unpack_from("Q", own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232), 200)[0]
+                found, again = struct.unpack_from("QQ", own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232), 200)
+                total += found - again
             except (OSError, struct.error):
                 continue
     return total
