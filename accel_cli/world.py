@@ -95,6 +95,9 @@ def join(device: torch.device, backend: str, wait: float) -> World:
             # The agents' store lives through restarts: what ranks of an earlier round left there is not for these.
             store = dist.TCPStore(*met, is_master=False, timeout=timedelta(seconds=wait))
             store = dist.PrefixStore(f"ranks/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        # Groups made later, such as a mesh's, would wait for as long as this module says: half an hour.
+        dist.distributed_c10d.default_pg_timeout = timedelta(seconds=wait)
+        dist.distributed_c10d.default_pg_nccl_timeout = timedelta(seconds=wait)
         numbers = (-1, -1) if store is None else (world_size, rank)
         dist.init_process_group(backend, None, timedelta(seconds=wait), *numbers, store=store)
     return World(rank, world_size, local_rank, local_world_size, device)

@@ -11,7 +11,7 @@ Together = frozenset[tuple[str, str]]
 
 
 def cover(
-    factors: Mapping[str, Sequence[str]], strength: int, allowed: Callable[[Row], bool], tries: int = 24, seed: int = 0
+    factors: Mapping[str, Sequence[str]], strength: int, allowed: Callable[[Row], bool], tries: int = 40, seed: int = 0
 ) -> tuple[list[Row], list[Together]]:
     """(rows in which every ``strength`` values meet, those that meet in no allowed row).
 
@@ -27,16 +27,27 @@ def cover(
     never: list[Together] = []
     while missing:
         wanted = min(missing, key=sorted)
-        grown = [_grow(factors, wanted, missing, strength, allowed, draw) for _ in range(tries)]
-        found = [row for row in grown if row is not None]
-        if not found:
+        harmless = _harmless(factors, wanted, allowed)
+        if harmless is None:
             missing.remove(wanted)
             never.append(wanted)
             continue
+        grown = [_grow(factors, wanted, missing, strength, draw) for _ in range(tries)]
+        found = [row for row in grown if allowed(row)] or [harmless]
         best = max(found, key=lambda row: len(missing & _meetings(row, strength)))
         missing -= _meetings(best, strength)
-        rows.append(best)
+        rows.append({name: best[name] for name in factors})
     return rows, never
+
+
+def _harmless(factors: Mapping[str, Sequence[str]], wanted: Together, allowed: Callable[[Row], bool]) -> Row | None:
+    """``wanted`` among first values, but for one other factor at most."""
+    row = {name: values[0] for name, values in factors.items()} | dict(wanted)
+    for name in factors:
+        for value in factors[name]:
+            if name not in dict(wanted) and allowed({**row, name: value}):
+                return {**row, name: value}
+    return None
 
 
 def _meetings(row: Row, strength: int) -> set[Together]:
@@ -44,14 +55,9 @@ def _meetings(row: Row, strength: int) -> set[Together]:
 
 
 def _grow(
-    factors: Mapping[str, Sequence[str]],
-    wanted: Together,
-    missing: set[Together],
-    strength: int,
-    allowed: Callable[[Row], bool],
-    draw: random.Random,
-) -> Row | None:
-    """A whole allowed row around ``wanted``; the other factors in any order, each at the value that meets most.
+    factors: Mapping[str, Sequence[str]], wanted: Together, missing: set[Together], strength: int, draw: random.Random
+) -> Row:
+    """A whole row around ``wanted``; the other factors in any order, each at the value that meets most.
 
     Of values that meet as much the first is taken: to be listed first is to be cheap.
     """
@@ -61,16 +67,8 @@ def _grow(
     for name in others:
 
         def met(value: str, name: str = name) -> int:
-            new = {(name, value)}
             rest = itertools.combinations(row.items(), strength - 1)
-            return sum(frozenset({*new, *chosen}) in missing for chosen in rest)
+            return sum(frozenset({(name, value), *chosen}) in missing for chosen in rest)
 
         row[name] = max(factors[name], key=met)
-    if allowed(row):
-        return {name: row[name] for name in factors}
-    for _ in range(8):  # one factor drawn anew
-        name = draw.choice(others)
-        changed = {**row, name: draw.choice(list(factors[name]))}
-        if allowed(changed):
-            return {name: changed[name] for name in factors}
-    return None
+    return row

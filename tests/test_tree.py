@@ -38,6 +38,7 @@ def test_groups_are_folders_and_tables() -> None:
     assert {path.stem for path in (ROOT / "accel_cli/config/schema").glob("*.py")} - {
         "__init__",
         "base",
+        "mesh",
         "sections",
     } == set(GROUPS)
     listed = yaml.safe_load((configs / "train.yaml").read_text())["defaults"]

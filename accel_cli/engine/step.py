@@ -27,7 +27,7 @@ class StepReport(NamedTuple):
 def train_step(training: Training, batches: Sequence[Any]) -> StepReport:
     """Update the weights once from this rank's share of one global batch."""
     t = training
-    t.hardware.seed(step_seed(t.run.train.seed, t.step, t.strategy.gradient.rank))
+    t.hardware.seed(step_seed(t.run.train.seed, t.step, t.strategy.losses.rank))
     set_learning_rate(t.optimizer, t.learning_rate * t.schedule(t.step, t.steps))
 
     loss, weight = t.strategy.forward_backward(t, batches)

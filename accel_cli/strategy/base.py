@@ -17,9 +17,13 @@ class Strategy:
 
     ``data``: the ranks that get different samples. ``gradient``: those whose gradients are averaged. ``losses``: those
     whose sums add up to the whole batch's. ``holds_whole``: whether the whole model has its place on every device.
+    ``replicas_differ``: ranks have weights and an optimizer of their own, which a checkpoint has to keep.
+    ``steps_alone``: no step waits for another rank.
     """
 
     holds_whole = True
+    replicas_differ = False
+    steps_alone = False
     after_step: tuple[Callable[[int], None], ...] = ()
 
     def __init__(self, config: Any, world: World) -> None:
@@ -126,6 +130,13 @@ class Strategy:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state`` gave, under the same strategy and world size."""
+
+    def own_state(self) -> dict[str, Tensor]:
+        """Tensors of this rank's own for a checkpoint, beside its weights and optimizer, where replicas differ."""
+        return {}
+
+    def load_own(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``own_state`` gave."""
 
     def bytes_sent(self, communication: Any, gradient_bytes: int, steps: int) -> int | None:
         """By this rank in ``steps`` steps; None where only looking tells."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -32,7 +31,7 @@ class Exchange:
         if background and world.world_size > 1:
             # One thread and a group of its own: its collectives keep their order, and those of the steps pass them by.
             self._thread = ThreadPoolExecutor(1, "outer exchange")
-            self._group = dist.new_group(timeout=_timeout(world.device))
+            self._group = dist.new_group()
 
     def start(self, values: Tensor) -> Future[Tensor]:
         """Begin to take the mean of a 1-d tensor, which is the exchange's from now on. A collective.
@@ -120,9 +119,3 @@ def unpack(rows: Tensor, share: int) -> Tensor:
     numbers = rows[:, :share].contiguous().view(torch.int8).view(len(rows), -1, BLOCK)
     scales = rows[:, share:].contiguous().view(torch.float32)
     return (numbers * scales.unsqueeze(2)).flatten(1)
-
-
-def _timeout(device: torch.device) -> timedelta:
-    """launch.wait, as the group of all ranks has it; torch would give a new group another."""
-    found: timedelta = dist.distributed_c10d._get_default_group()._get_backend(device).options._timeout
-    return found

@@ -35,7 +35,7 @@ class Mesh(Strategy):
     def __init__(self, config: Any, world: World) -> None:
         super().__init__(config, world)
         self.sizes: dict[str, int] = config.sizes(world.world_size)
-        self.holds_whole = self.sizes["shard"] == 1
+        self.holds_whole = self.sizes["shard"] == 1 and (self.sizes["pipeline"] == 1 or self.sizes["tensor"] > 1)
         self.grid = self._grid()
         self.data = self._world("replicate", "shard")
         self.gradient = self._world("replicate", "shard", "context")

@@ -39,7 +39,7 @@ class Pipeline:
 
     def __init__(self, config: Any, mesh: DeviceMesh, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.group = _waiting_as_long(mesh, device)
+        self.group = mesh.get_group()
         self.rank, self.ranks = dist.get_rank(self.group), dist.get_world_size(self.group)
         self.stages: list[Stage] = []
         """Of this rank, in order; ``wrapped`` are the same with their gradients averaged over replicas."""
@@ -194,14 +194,3 @@ def _measured_once(graph: fx.Graph, model: nn.Module) -> list[float]:
     found = [stage_costs.measured(graph, model)]
     dist.broadcast_object_list(found, src=0)
     return found[0]
-
-
-def _waiting_as_long(mesh: DeviceMesh, device: torch.device) -> dist.ProcessGroup:
-    """The mesh's ranks as a group that gives up on a neighbour when the run does: a mesh's own waits half an hour."""
-    if mesh.size() == dist.get_world_size():
-        return mesh.get_group()
-    everyone = dist.distributed_c10d._get_default_group()
-    wait = everyone._get_backend(device).options._timeout
-    group = dist.new_group(mesh.mesh.flatten().tolist(), timeout=wait, use_local_synchronization=True)
-    assert isinstance(group, dist.ProcessGroup)
-    return group

@@ -100,6 +100,9 @@ def test_keys_with_a_typo_in_their_group() -> None:
 
 
 def choices_of(annotation: object) -> set[str]:
+    """Words that are a whole value, not a part of one."""
+    if get_origin(annotation) is dict:
+        return set()
     if get_origin(annotation) is Literal:
         return {value for value in get_args(annotation) if isinstance(value, str)}
     return {value for part in get_args(annotation) if not isinstance(part, str) for value in choices_of(part)}
