@@ -168,6 +168,7 @@ def _run(run: Run, request: Request, events: Events, state: _State) -> int:
         with once_a_node(request.path / ".prepare"):
             data.prepare(lambda what, done, total: events.emit("progress", what=what, done=done, total=total))
     prepare_seconds = request.prepare_seconds + time.perf_counter() - prepared
+    run = decided(run, request.path, world)
     training, decisions = setup.build(run, hardware, world, lambda text: events.emit("say", text=text))
     state.training = training
     if world.is_first:
@@ -258,6 +259,16 @@ def _evaluate(training: Training, request: Request, events: Events) -> int:
         events.emit("warning", text=text)
     events.emit("result", step=saved.step, split=request.split, metrics=found)
     return 0
+
+
+def decided(run: Run, folder: Path, world: World) -> Run:
+    """What an earlier attempt measured and settled stays so, lest the same run go on in another way."""
+    if run.communication.option != "auto":
+        return run
+    path = folder / "decisions.json"
+    known = {entry["key"]: entry["value"] for entry in json.loads(path.read_text())} if path.exists() else {}
+    option = world.gather(known.get("communication"))[0]  # the first rank's: a node may lack the folder
+    return run.with_option("communication", option) if option else run
 
 
 def record_decisions(folder: Path, new: list[dict[str, Any]]) -> None:

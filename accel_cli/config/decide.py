@@ -75,6 +75,14 @@ def decide(run: Run, machine: Machine) -> tuple[Run, list[Decision]]:
         if value:
             why = "keeps the order of gradient buckets: a resumed run repeats bit for bit with more than two ranks"
             say("strategy.find_unused_parameters", value, why)
+    ranks = run.launch.processes * run.launch.most_nodes
+    if run.communication.option == "auto" and (run.strategy.option != "ddp" or ranks == 1):
+        run = run.with_option("communication", "exact")
+        say(
+            "communication",
+            "exact",
+            "one rank sends nothing" if ranks == 1 else "only gradients of strategy=ddp are compressed",
+        )
     kind = run.data.target_kind
     if run.task.option == "auto" and kind in TASK_OF:
         run = run.with_option("task", TASK_OF[kind])

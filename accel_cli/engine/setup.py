@@ -82,7 +82,12 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     precision = implementation("precision", run.precision)(run.precision, world.device)
     for line in precision.convert(bare):
         say(line)
-    example = _check(task, bare, data, description, precision, home)
+    example = _batch(data, description, 2, home)
+    _check(task, bare, example, precision)
+    if run.communication.option == "auto":
+        batch = _batch(data, description, work.micro_batch, home)
+        decisions.append(_communication(run, strategy, task, bare, batch, precision, work.micro_batches))
+        run = run.with_option("communication", decisions[-1].value)
 
     # 7. what this rank holds of the model; compile inside data parallelism, so that communication overlaps backward
     whole = Whole.of(bare)
@@ -194,21 +199,44 @@ def _loader(
     return loader
 
 
-@torch.no_grad()
-def _check(task: Any, model: nn.Module, data: Any, description: Any, precision: Any, home: torch.device) -> Any:
-    """Run the model on two samples, as evaluation will. Returns them."""
+def _batch(data: Any, description: Any, size: int, home: torch.device) -> Any:
+    """The first training samples, as evaluation reads them."""
     batches = evaluation_batches(
         data.split("train"),
         description=description,
-        batch_size=2,
+        batch_size=size,
         rank=0,
         world_size=1,
         device=home,
         collate=data.collate,
     )
-    batch, _ = next(iter(batches))
+    return next(iter(batches))[0]
+
+
+@torch.no_grad()
+def _check(task: Any, model: nn.Module, batch: Any, precision: Any) -> None:
+    """Run the model on a few samples, as evaluation will."""
     model.eval()
     with precision.autocast():
         task.check(task.forward(model, batch), batch)
     model.train()
-    return batch
+
+
+@torch.no_grad()
+def _communication(
+    run: Run, strategy: Any, task: Any, model: nn.Module, batch: Any, precision: Any, micro_batches: int
+) -> Decision:
+    """What ``communication=auto`` becomes; a collective. Evaluation mode: nothing that a model keeps is changed."""
+
+    def forward() -> None:
+        with precision.autocast():
+            task.forward(model, batch)
+
+    auto = implementation("communication", run.communication)(run.communication)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    model.eval()
+    decision: Decision = auto.decide(
+        strategy.gradient, parameters, forward, micro_batches, scaled=run.precision.option == "fp16"
+    )
+    model.train()
+    return decision

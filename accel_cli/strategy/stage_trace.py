@@ -45,7 +45,7 @@ class _Value(fx.Proxy):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         if isinstance(self.known, Tensor):
             self._refuse("goes over the samples of a tensor")
-        return iter([self[i] for i in range(len(self.known))])
+        return iter([self[i] for i in range(len(self.known))])  # type: ignore[index]
 
     def __len__(self) -> int:
         if isinstance(self.known, Tensor):

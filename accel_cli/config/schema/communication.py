@@ -29,9 +29,14 @@ class PowerSGD(Option):
     )
 
 
+class Auto(PowerSGD):
+    """Measures link and model at the start, and picks the mildest option that is near the fastest."""
+
+
 OPTIONS = {
     "exact": Entry(Exact, "accel_cli.communication.base:Communication"),
     "fp16": Entry(FP16, "accel_cli.communication.half:FP16"),
     "bf16": Entry(BF16, "accel_cli.communication.half:BF16"),
     "powersgd": Entry(PowerSGD, "accel_cli.communication.powersgd:PowerSGD"),
+    "auto": Entry(Auto, "accel_cli.communication.auto:Auto"),
 }
