@@ -1,15 +1,12 @@
 """Its folder goes on the path, so that every test can ``from ranks import run_ranks``."""
 
 import pytest
+from parity_table import PARITY
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew from the recipes")
     parser.addoption("--strength", type=int, default=2, help="settings that meet in tests/test_combinations.py")
-
-
-PARITY = pytest.StashKey[dict[tuple[str, str], float]]()
-"""(layout, model) -> the largest relative difference of a loss from one process's."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import PARITY
+from parity_table import PARITY
 from ranks import records, run_ranks, train_here, write_run
 from safetensors.torch import load_file
 from torch import nn
