@@ -38,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("tra", ["train"]),
         ("train strat", ["strategy="]),
-        ("train strategy=d", ["strategy=ddp"]),
+        ("train strategy=dd", ["strategy=ddp"]),
         ("train +strat", ["+strategy="]),
         ("train +strategy=s", ["+strategy=single"]),
         ("train ~aug", ["~augment"]),
@@ -53,7 +53,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("train augment=basic augment.transforms.basic.fl", ["augment.transforms.basic.flip="]),
         ("train +rec", ["+recipe="]),
         ("train +recipe=ci_", ["+recipe=ci_cpu"]),
-        ("train -m strategy=single,d", ["strategy=single,ddp"]),
+        ("train -m strategy=single,dd", ["strategy=single,ddp"]),
         ("train augment=[b", ["augment=[basic"]),
         ("train --dry", ["--dry-run"]),
         ("train --run-dir x strat", ["strategy="]),
@@ -128,8 +128,8 @@ ask() {
     echo "${COMPREPLY[*]}"
 }
 ask "accel train strat" "accel train strat"
-ask "accel train strategy=d" "accel train strategy = d"
-ask "" "accel train strategy = d"
+ask "accel train strategy=dd" "accel train strategy = dd"
+ask "" "accel train strategy = dd"
 ask "accel train optimizer.l" "accel train optimizer.l"
 ask "accel resume runs/f" "accel resume runs/f"
 complete -p accel
@@ -162,7 +162,7 @@ def press(shell: list[str], source: str, typed: list[tuple[str, str]]) -> None:
         os.waitpid(process, 0)
 
 
-TYPED = [("accel train strat\t", "strategy="), ("d\t", "ddp "), ("optimizer.l\t", "optimizer.learning_rate=")]
+TYPED = [("accel train strat\t", "strategy="), ("dd\t", "ddp "), ("optimizer.l\t", "optimizer.learning_rate=")]
 
 
 def test_bash_with_the_tab_key(home: Path) -> None:
@@ -178,7 +178,7 @@ def test_zsh_with_the_tab_key(home: Path) -> None:
 def test_fish(home: Path) -> None:
     if shutil.which("fish") is None:
         pytest.skip("fish is not installed")
-    asked = ["accel train strat", "accel train strategy=d", "accel train +recipe=ci_", "accel resume runs/f"]
+    asked = ["accel train strat", "accel train strategy=dd", "accel train +recipe=ci_", "accel resume runs/f"]
     script = "accel completion fish | source; " + "; ".join(f'complete -C "{line}"' for line in asked)
     ended = subprocess.run(["fish", "--no-config", "-c", script], capture_output=True, text=True, timeout=60)
     found = [line.partition("\t")[0] for line in ended.stdout.splitlines()]
