@@ -66,7 +66,9 @@ class DiLoCo(Replicas):
         return self.gather(found)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Raises CheckpointError where the model was divided otherwise."""
+        """Raises CheckpointError where the model was divided otherwise. Before the first step there is nothing."""
+        if not tensors:
+            return
         sizes = {f"{n}/outer": sum(p.numel() for p in f.parameters) for n, f in enumerate(self.fragments)}
         if sizes != {name: value.numel() for name, value in tensors.items() if name.endswith("/outer")}:
             raise CheckpointError("the checkpoint has other fragments", "use the run's own strategy.fragments")

@@ -28,6 +28,7 @@ class Exchange:
         self.bytes_sent = 0
         self._thread: ThreadPoolExecutor | None = None
         self._group: Any = None
+        self._stream: torch.cuda.Stream | None = None
         if background and world.world_size > 1:
             # One thread and a group of its own: its collectives keep their order, and those of the steps pass them by.
             self._thread = ThreadPoolExecutor(1, "outer exchange")
@@ -55,11 +56,11 @@ class Exchange:
 
     def _beside(self, values: Tensor, ready: torch.cuda.Event) -> Tensor:
         """On a stream of its own, so that the steps' kernels do not queue behind it."""
-        stream = torch.cuda.Stream(values.device)
-        with torch.cuda.stream(stream):
-            stream.wait_event(ready)
+        self._stream = self._stream or torch.cuda.Stream(values.device)
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(ready)
             result = self._mean(values)
-        stream.synchronize()
+        self._stream.synchronize()
         return result
 
     @torch.no_grad()

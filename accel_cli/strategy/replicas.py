@@ -84,12 +84,14 @@ class Replicas(Strategy):
             yield
             return
         buffers = [b for b in model.state_dict(keep_vars=True).values() if not isinstance(b, nn.Parameter)]
-        live = [*(self.parameters if self._is_apart else ()), *buffers]
+        # A moving average follows each rank's own weights, before they agree. The model may hold it, or itself.
+        averages = self._training is not None and self._training.average.decay is not None
+        live = [*(self.parameters if self._is_apart or averages else ()), *buffers]
         with torch.no_grad():
             kept = [tensor.detach().clone() for tensor in live]
             means = self._means if self._means is not None else self._mean_of(live)
-            if self._training is not None and self._training.average.decay is None:
-                self._means = means  # else the model holds its moving average at one time, itself at another
+            if not averages:
+                self._means = means
             assign(live, means)
         try:
             yield

@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import records, run_ranks, train_ranks
+from ranks import build_here, records, run_ranks, train_ranks, write_run
 from test_parity import WORK, train
 from test_resume import RUN, SMALL, STATE, assert_equal_runs, back_to
 from torch import nn
 
+from accel_cli.engine.checkpoint import Checkpoints, restore
+from accel_cli.engine.checkpoint_files import newest
+from accel_cli.engine.step import train_step
 from accel_cli.strategy.diloco import Fragment, divide
 from accel_cli.strategy.exchange import Exchange
+from accel_cli.strategy.replicas import flat
 from accel_cli.world import World, join
 
 PLAIN_AVERAGE = ["strategy=diloco", "strategy.steps=1", "strategy.outer_learning_rate=1.0",
@@ -141,6 +145,25 @@ def test_a_run_resumed_within_a_round_repeats_bit_for_bit(tmp_path: Path, name: 
     summary = train_ranks([], resumed, 2, resume=True)
     assert_equal_runs(resumed, straight)
     assert summary["communication_bytes"] == json.loads((straight / "summary.json").read_text())["communication_bytes"]
+
+
+def saved_at_once(folder: str) -> torch.Tensor:
+    """The outer weights after a step from a checkpoint that was saved before the first one."""
+    t = build_here(folder)
+    Checkpoints(t, Path(folder), "a run").save({})
+    t.world.barrier()
+    restore(t, newest(Path(folder))[0])
+    before = flat(t.parameters)
+    train_step(t, next(t.loader.batches(0, 1)))
+    outer = torch.cat([fragment.outer for fragment in t.strategy.fragments])
+    assert torch.equal(outer, before)
+    return outer
+
+
+def test_a_run_saved_before_its_first_step_goes_on(tmp_path: Path) -> None:
+    work = ["data=digits", "model=mlp", "model.widths=[16]", "train.global_batch=32", "strategy=diloco"]
+    one, other = run_ranks(saved_at_once, 2, str(write_run(work, tmp_path, 2)))
+    assert torch.equal(one, other)
 
 
 def test_overlap_changes_what_is_trained_only_by_its_delay(tmp_path: Path) -> None:

@@ -108,6 +108,33 @@ def test_replicas_differ_in_a_round_and_their_mean_is_evaluated(tmp_path: Path) 
     assert one["found"] == other["found"]
 
 
+def averaged(folder: str) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+    """At the end of a round: this rank's moving average, what is evaluated of it, and what that gives. Saved, too."""
+    t = build_here(folder)
+    batches = t.loader.batches(0, 4)
+    for _ in range(4):
+        step(t, batches)
+    with t.average.applied():
+        own = weights(t)
+        with t.strategy.evaluating(t.bare):
+            inside = weights(t)
+    Checkpoints(t, Path(folder), "a run").save({})
+    return own, inside, evaluate(t, "validation")
+
+
+@pytest.mark.parametrize("strategy", [LOCAL, ["strategy=diloco", "strategy.steps=4"]], ids=lambda words: words[0])
+def test_a_moving_average_is_one_for_all_ranks_where_they_agree(tmp_path: Path, strategy: list[str]) -> None:
+    folder = write_run([*MLP, *strategy, "train.ema=0.9", "train.steps=4"], tmp_path, 2)
+    (own, inside, found), (other, other_inside, other_found) = run_ranks(averaged, 2, str(folder))
+    assert not torch.equal(own, other)
+    torch.testing.assert_close(inside, (own + other) / 2)
+    assert torch.equal(inside, other_inside)
+    assert found == other_found
+    saved = load_file(next(folder.glob("checkpoints/step-*/average.safetensors")))
+    numbers = torch.cat([x.flatten() for x in saved.values()])
+    assert torch.equal(numbers.sort().values, inside.sort().values)
+
+
 def alone(folder: str) -> int:
     """Rank 1 takes all steps of a round but the last; rank 0 takes none, so that it could answer nothing."""
     t = build_here(folder, PARITY)
