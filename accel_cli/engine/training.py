@@ -90,13 +90,13 @@ class Training:
     def weight(self, batches: Sequence[Any]) -> float:
         """The weight of the global batch, known before forward: of all micro-batches, of all ranks.
 
-        Where ranks step alone it is this rank's, as if all had the same.
+        Where ranks step alone it is this rank's, as if all had the same. 1 where nothing counts: losses are 0 then.
         """
         own = sum(self.task.weight(batch) for batch in batches)
         data = self.strategy.data
         if not self.task.varying_weight or data.world_size == 1 or self.strategy.steps_alone:
-            return own * data.world_size
-        return float(data.sum(torch.tensor(own, dtype=torch.float32, device=data.device)))
+            return own * data.world_size or 1.0
+        return float(data.sum(torch.tensor(own, dtype=torch.float32, device=data.device))) or 1.0
 
     def train_mode(self) -> None:
         """Training behaviour everywhere but in the frozen parts."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
-from ranks import build_here, run_ranks, write_run
+from ranks import build_here, records, run_ranks, train_ranks, write_run
 
 from accel_cli.engine.step import set_learning_rate, step_seed
 
@@ -49,3 +50,22 @@ def test_a_group_has_its_own_rate() -> None:
     optimizer = torch.optim.SGD([{"params": weights[:1], "rate": 0.1}, {"params": weights[1:]}], lr=1.0)
     set_learning_rate(optimizer, 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.5]
+
+
+class Hidden(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """No target of any sample counts."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.arange(8) + index % 24, torch.full((8,), -100)
+
+
+@pytest.mark.parametrize(("strategy", "ranks"), [("single", 1), ("localsgd", 2), ("ddp", 2)])
+def test_a_batch_in_which_nothing_counts_teaches_nothing(tmp_path: Path, strategy: str, ranks: int) -> None:
+    words = ["data=custom", "data.factory=test_step:Hidden", "data.classes=32", "task=language_model", "model=gpt",
+             "task.ignored_targets=true", "model.width=16", "model.depth=1", "model.heads=2", "train.global_batch=16",
+             "train.epochs=null", "train.steps=2", "metrics.every=1", "evaluate.every=1000"]  # fmt: skip
+    train_ranks([*words, f"strategy={strategy}"], tmp_path, ranks, plugins=["test_step"])
+    assert [record["loss"] for record in records(tmp_path, "train")] == [0.0, 0.0]
