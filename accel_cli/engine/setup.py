@@ -15,7 +15,7 @@ from accel_cli.config.decide import Decision
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
 from accel_cli.config.work import divide, learning_rate, steps
-from accel_cli.engine import activation_checkpointing
+from accel_cli.engine import activation_checkpointing, same_start
 from accel_cli.engine.average import MovingAverage
 from accel_cli.engine.blocks import find_blocks
 from accel_cli.engine.step import step_seed
@@ -84,12 +84,15 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
         say(line)
     example = _batch(data, description, 2, home)
     _check(task, bare, example, precision)
-    if run.communication.option == "auto":
+    if run.communication.option == "auto" and strategy.gradient.world_size == 1:
+        run = run.with_option("communication", "exact")  # no decision: more ranks may join later
+    elif run.communication.option == "auto":
         batch = _batch(data, description, work.micro_batch, home)
         decisions.append(_communication(run, strategy, task, bare, batch, precision, work.micro_batches))
         run = run.with_option("communication", decisions[-1].value)
 
     # 7. what this rank holds of the model; compile inside data parallelism, so that communication overlaps backward
+    same_start.check(bare, world)
     whole = Whole.of(bare)
     rates, frozen = transfer.rates(bare), transfer.frozen_modules(bare)
     blocks = find_blocks(bare, run.train.blocks)

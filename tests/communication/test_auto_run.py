@@ -45,6 +45,12 @@ def test_loopback_leaves_gradients_alone_and_a_resume_keeps_what_was_decided(tmp
     assert option_saved(tmp_path) == "powersgd"
 
 
+def test_one_rank_alone_decides_nothing(tmp_path: Path) -> None:
+    train_ranks(RUN, tmp_path)
+    assert not [d for d in json.loads((tmp_path / "decisions.json").read_text()) if d["key"] == "communication"]
+    assert option_saved(tmp_path) == "exact"
+
+
 @pytest.fixture
 def slow_link() -> Iterator[str]:
     """The name of a pair of hosts of scripts/link, joined at 20 Mbit/s."""
