@@ -39,7 +39,9 @@ def evaluate(training: Training, split: str) -> dict[str, float]:
     t.train_mode()
     names = sorted(totals)
     together = torch.cat([totals[name] for name in names]).to(_sum_dtype(t))
-    sums_and_weights = t.strategy.losses.sum(together.to(t.world.device)).cpu().view(-1, 2)
+    summed = t.strategy.losses.sum(together.to(t.world.device))
+    # Ranks outside of ``losses`` have summed the same in another order: a verdict to stop has to be one for all.
+    sums_and_weights = t.world.share(summed).cpu().view(-1, 2)
     means = {name: float(value / weight) for name, (value, weight) in zip(names, sums_and_weights, strict=True)}
     return {f"{split}_{name}": value for name, value in t.task.summarize(means).items()}
 

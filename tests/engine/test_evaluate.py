@@ -47,3 +47,21 @@ def test_the_same_on_any_ranks_and_batch(
     for found in run_ranks(evaluate_here, world_size, str(folder)):
         assert found == pytest.approx(expected, rel=1e-5)
         assert found["validation_accuracy"] == pytest.approx(expected["validation_accuracy"], rel=1e-12)
+
+
+def disagreeing(folder: str) -> dict[str, float]:
+    """Rank 1's sums are others, as those of slices may be in their last bits."""
+    t = build_here(folder)
+    evaluate_batch = t.strategy.evaluate
+
+    def off(*given: object) -> dict[str, tuple[torch.Tensor, float]]:
+        return {name: (value + t.world.rank, weight) for name, (value, weight) in evaluate_batch(*given).items()}
+
+    t.strategy.evaluate = off
+    return evaluate(t, "validation")
+
+
+def test_ranks_that_share_matrices_have_one_verdict(tmp_path: Path) -> None:
+    words = ["data=digits", "model=mlp", "train.global_batch=30", "strategy=tensor"]
+    one, other = run_ranks(disagreeing, 2, str(write_run(words, tmp_path, 2)))
+    assert one == other
