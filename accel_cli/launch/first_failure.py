@@ -29,6 +29,9 @@ _PREFIX = re.compile(r"^\[/[^\]]*\] ")
 """The place in torch's own C++ sources, on the machine that built it."""
 
 
+WATCHDOG = b"Watchdog caught collective operation timeout"
+
+
 LOST = "Lost"
 """The type of a failure that no rank of this node can tell of."""
 
@@ -133,9 +136,17 @@ def _silent(ended: dict[str, Any], folder: Path) -> Failure:
     if name == "SIGKILL":
         why += ", perhaps by the kernel for want of memory"
         fix = "try a smaller train.micro_batch; then accel resume"
+    elif name == "SIGABRT" and _timed_out(folder, ended["rank"]):
+        why, code = "another rank did not answer within launch.wait", 6
     elif name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"):
         why += ": compiled code crashed"
     return Failure(ended["rank"], None, name, why, fix, None, code, log=_log(folder, ended["rank"]))
+
+
+def _timed_out(folder: Path, rank: int) -> bool:
+    """Whether nccl's watchdog has ended this process; it can raise nothing where the rank would see it."""
+    log = _log(folder, rank)
+    return log is not None and WATCHDOG in Path(log).read_bytes()
 
 
 def _try(kind: str, message: str) -> str:

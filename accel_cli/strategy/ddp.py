@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from accel_cli.errors import AccelError
 from accel_cli.strategy import data_parallel
 from accel_cli.strategy.base import Strategy
 
@@ -21,17 +19,6 @@ class DDP(Strategy):
 
     def gradient_sync(self, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync()
-
-    def forward_backward(self, training: Any, batches: Sequence[Any]) -> tuple[torch.Tensor, float]:
-        try:
-            return super().forward_backward(training, batches)
-        except RuntimeError as error:
-            if "Expected to have finished reduction" not in str(error):
-                raise
-            raise AccelError(
-                "a parameter took no part in the last loss, and its gradient was waited for",
-                "try strategy.find_unused_parameters=true, or freeze what is not used",
-            ) from error
 
     def share_buffers(self, model: nn.Module) -> None:
         data_parallel.share_buffers(model.buffers(), self.world)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.step import train_step
+from accel_cli.launch import first_failure
 
 MLP = ["data=digits", "model=mlp", "model.widths=[16]", "train.global_batch=32", "train.epochs=null"]
 HERE = ["test_ddp"]
@@ -65,11 +65,11 @@ FORKED = ["data=digits", "model=custom", "model.factory=test_ddp:Forked", "model
           "train.global_batch=32", "train.epochs=null", "train.steps=4"]  # fmt: skip
 
 
-def test_an_unused_parameter_is_named_with_what_to_type(tmp_path: Path) -> None:
-    folder = write_run([*FORKED, "strategy.find_unused_parameters=false"], tmp_path, 2, HERE)
+@pytest.mark.parametrize("strategy", [["strategy=ddp"], ["strategy=mesh", "strategy.replicate=2"]], ids=["ddp", "mesh"])
+def test_an_unused_parameter_is_told_with_what_to_type(tmp_path: Path, strategy: list[str]) -> None:
+    folder = write_run([*FORKED, *strategy, "strategy.find_unused_parameters=false"], tmp_path, 2, HERE)
     assert set(run_ranks(train_here, 2, str(folder), False, None, HERE)) <= {3}
-    failure = json.loads((folder / "ranks" / "0.failure.json").read_text())
-    assert "find_unused_parameters=true" in failure["try"]
+    assert "find_unused_parameters=true" in first_failure.find(folder, []).fix
 
 
 def test_and_that_helps(tmp_path: Path) -> None:
