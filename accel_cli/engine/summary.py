@@ -61,6 +61,12 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(partial, path)
 
 
+def world_size(folder: Path, launch: dict[str, Any]) -> int:
+    """Ranks of the newest attempt that came to train; before the first, the fewest that were asked for."""
+    begun = records(folder / "attempts" / "log.jsonl")
+    return int(begun[-1]["world_size"]) if begun else launch["processes"] * int(str(launch["nodes"]).partition(":")[0])
+
+
 def failed(
     folder: Path, settings: dict[str, Any], error: dict[str, Any], exit_code: int, status: str
 ) -> dict[str, Any]:
@@ -77,7 +83,7 @@ def failed(
         "epochs": last.get("epoch"),
         "samples": last.get("samples", 0),
         "global_batch": settings["train"]["global_batch"],
-        "world_size": settings["launch"]["processes"],
+        "world_size": world_size(folder, settings["launch"]),
         "device": settings["hardware"]["option"],
         "strategy": settings["strategy"]["option"],
         "precision": settings["precision"]["option"],

@@ -27,7 +27,7 @@ class CUDA(Hardware):
 
     def seed(self, value: int) -> None:
         super().seed(value)
-        torch.cuda.manual_seed(value)
+        torch.cuda.manual_seed_all(value)  # a model may lie on several, in one process
 
     def synchronize(self) -> None:
         torch.cuda.synchronize()

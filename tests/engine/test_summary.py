@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from ranks import train_ranks
 
+from accel_cli.engine import attempts
 from accel_cli.engine.clock import PHASES
-from accel_cli.engine.summary import EMPTY, step_milliseconds
+from accel_cli.engine.summary import EMPTY, step_milliseconds, world_size
 
 DESIGN = """
     status exit_code error steps epochs samples global_batch world_size device strategy precision parameters
@@ -66,3 +67,11 @@ def test_step_milliseconds_leaves_the_warm_up_out() -> None:
     assert step_milliseconds([0.002]) == {"median": 2.0, "p95": 2.0}
     assert step_milliseconds([5.0] * 2 + [0.001] * 17 + [0.003]) == {"median": 1.0, "p95": 1.0}
     assert step_milliseconds([0.001] * 10 + [0.003] * 10)["p95"] == 3.0
+
+
+def test_a_failed_run_had_the_ranks_of_its_newest_attempt(tmp_path: Path) -> None:
+    assert world_size(tmp_path, {"processes": 2, "nodes": 3}) == 6
+    assert world_size(tmp_path, {"processes": 2, "nodes": "2:4"}) == 4
+    for ranks in (4, 8):
+        attempts.begin(tmp_path, {"world_size": ranks})
+    assert world_size(tmp_path, {"processes": 2, "nodes": "2:4"}) == 8
