@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
 from accel_cli.config.work import steps
+from accel_cli.engine import activation_checkpointing
+from accel_cli.engine.blocks import find_blocks
 from accel_cli.loader.evaluation import evaluation_batches
 from accel_cli.optimizer.groups import parameter_groups
 from accel_cli.task.base import resolve
+from accel_cli.world import World
 
 
 def check(run: Run) -> None:
@@ -46,17 +51,32 @@ def check(run: Run) -> None:
     except (NotImplementedError, RuntimeError, AttributeError):
         model, output = _forward(run, description, task, batch, "cpu")
     task.check(output, batch)
+    activation_checkpointing.check(find_blocks(model, run.train.blocks), run.train.activation_checkpointing)
     parameter_groups(model, run.optimizer, {})
+
+    def whole() -> tuple[nn.Module, Sequence[nn.Module]]:
+        built = _model(run, description, "cpu")
+        return built, find_blocks(built, run.train.blocks)
+
+    device = implementation("hardware", run.hardware)(run.hardware).device(0)
+    there = run.launch.processes
+    world = World(0, there * run.launch.most_nodes, 0, there, device)
+    implementation("strategy", run.strategy).check(run.strategy, world, whole, batch, task)
 
 
 @torch.no_grad()
 def _forward(run: Run, description: Any, task: Any, batch: Any, device: str) -> tuple[Any, Any]:
+    model = _model(run, description, device)
+    model.eval()
+    return model, task.forward(model, _moved(batch, device))
+
+
+def _model(run: Run, description: Any, device: str) -> Any:
     with torch.device(device):
         model = implementation("model", run.model)(run.model, description)
     if run.transfer.option != "none":
         implementation("transfer", run.transfer)(run.transfer).apply(model)
-    model.eval()
-    return model, task.forward(model, _moved(batch, device))
+    return model
 
 
 def _moved(batch: Any, device: str) -> Any:

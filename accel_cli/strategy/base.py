@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from accel_cli.world import World
 
+Whole = Callable[[], tuple[nn.Module, Sequence[nn.Module]]]
+"""Builds the whole model, with its weights, on the host; (it, its blocks)"""
+
 
 class Strategy:
     """Every method works as it stands for one process, or for replicas of it.
@@ -40,6 +43,10 @@ class Strategy:
         model cannot be laid out so, on every rank alike.
         """
         return model, []
+
+    @classmethod
+    def check(cls, config: Any, world: World, whole: Whole, example: Any, task: Any) -> None:
+        """Raise ConfigError where ``place`` would, as far as one process tells; ``world`` has no other ranks yet."""
 
     def wrap(self, model: nn.Module, blocks: Sequence[nn.Module], communication: Any, precision: Any) -> nn.Module:
         """What forward is called on, from what ``place`` returned. Parameters keep their names in the bare model."""

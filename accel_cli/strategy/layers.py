@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.strategy import stage_costs
-from accel_cli.strategy.base import Strategy, scale_down, squares
-from accel_cli.strategy.stage_module import Held
+from accel_cli.strategy.base import Strategy, Whole, scale_down, squares
+from accel_cli.strategy.stage_module import Held, Stage
 from accel_cli.strategy.stages import cut, inputs_of
+from accel_cli.world import World
 
 
 class Layers(Strategy):
@@ -24,21 +25,25 @@ class Layers(Strategy):
         self, model: nn.Module, blocks: Sequence[nn.Module], example: Any, task: Any
     ) -> tuple[nn.Module, list[str]]:
         devices = self._devices()
-        stages = cut(
-            model,
-            inputs_of(task, example),
-            len(devices),
-            where=f"strategy.devices={self.config.devices}",
-            blocks=blocks,
-            names=self.config.cut,
-            costs=stage_costs.measured if self.config.balance == "measured" else stage_costs.counted,
-        )
+        costs = stage_costs.measured if self.config.balance == "measured" else stage_costs.counted
+        stages = self._stages(model, blocks, inputs_of(task, example), len(devices), costs)
         for stage, device in zip(stages, devices, strict=True):
             stage.to(device)
         shown = " + ".join(f"{sum(p.numel() for p in s.parameters()):,}" for s in stages)
         return Chain(stages, devices, self.world.device), [
             f"layers: {shown} parameters on {', '.join(map(str, devices))}"
         ]
+
+    @classmethod
+    def check(cls, config: Any, world: World, whole: Whole, example: Any, task: Any) -> None:
+        layers = cls(config, world)
+        layers._stages(*whole(), inputs_of(task, example), len(layers._devices()), stage_costs.counted)
+
+    def _stages(
+        self, model: nn.Module, blocks: Sequence[nn.Module], inputs: Any, parts: int, costs: Callable[..., list[float]]
+    ) -> list[Stage]:
+        where = f"strategy.devices={self.config.devices}"
+        return cut(model, inputs, parts, where=where, blocks=blocks, names=self.config.cut, costs=costs)
 
     def _devices(self) -> list[torch.device]:
         """As named; auto: every GPU, or the processor twice, which shows what would happen."""

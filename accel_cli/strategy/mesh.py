@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from accel_cli.config.parts import load
 from accel_cli.strategy import data_parallel, sharding
-from accel_cli.strategy.base import Strategy
+from accel_cli.strategy.base import Strategy, Whole
 from accel_cli.world import World
 
 COMPONENTS = {
@@ -56,6 +56,13 @@ class Mesh(Strategy):
             model, said = component.place(model, blocks, example, task)
             lines += said
         return model, lines
+
+    @classmethod
+    def check(cls, config: Any, world: World, whole: Whole, example: Any, task: Any) -> None:
+        sizes = config.sizes(world.world_size)
+        for name in ("tensor", "pipeline"):
+            if sizes[name] > 1:
+                load(COMPONENTS[name]).check(config, sizes[name], *whole(), example, task)
 
     def _grid(self) -> DeviceMesh | None:
         """Of the dimensions that are more than one rank; a sharded tensor wants a shard dimension in any case."""

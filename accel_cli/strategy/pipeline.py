@@ -27,7 +27,7 @@ SEVERAL = {"interleaved": ScheduleInterleaved1F1B, "zero_bubble": ScheduleInterl
 """Huang et al. 2018 (GPipe, arXiv 1811.06965) · Narayanan et al. 2021 (1F1B and interleaved, arXiv 2104.04473) ·
 Qi et al. 2023 (zero bubble, arXiv 2401.10241)."""
 
-
+Costs = Callable[[fx.Graph, nn.Module], list[float]]
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -53,16 +53,9 @@ class Pipeline:
         self, model: nn.Module, blocks: Sequence[nn.Module], example: Any, task: Any
     ) -> tuple[nn.Module, list[str]]:
         """(this rank's stages as one module, lines for the user). Raises ConfigError, as ``stages.cut`` does."""
-        parts, inputs = self.ranks * self._stages_per_rank, inputs_of(task, example)
-        stages = cut(
-            model,
-            inputs,
-            parts,
-            where=f"strategy={self.config.option}",
-            blocks=blocks,
-            names=self.config.cut,
-            costs=_measured_once if self.config.balance == "measured" else stage_costs.counted,
-        )
+        inputs = inputs_of(task, example)
+        costs = _measured_once if self.config.balance == "measured" else stage_costs.counted
+        stages = staged(self.config, self.ranks, model, blocks, inputs, costs)
         self._forms, self._sample = [stage.forms for stage in stages], inputs.shape[1:]
         self.stages = stages[self.rank :: self.ranks]
         for stage in self.stages:
@@ -71,17 +64,15 @@ class Pipeline:
         self.wrapped = list(self.stages)
         self._held = merged(self.stages)
         shown = " + ".join(f"{sum(p.numel() for p in stage.parameters()):,}" for stage in stages)
-        lines = [f"pipeline: {parts} stages of {shown} parameters"]
+        lines = [f"pipeline: {len(stages)} stages of {shown} parameters"]
         if any(isinstance(module, BATCH_NORMS) for stage in stages for module in stage.modules()):
             lines.append("pipeline: a batch norm in training takes its statistics from one micro-batch")
         return self._held, lines
 
-    @property
-    def _stages_per_rank(self) -> int:
-        stated = self.config.stages_per_rank
-        if stated != "auto":
-            return int(stated)
-        return 2 if self.config.schedule == "interleaved" else 1
+    @staticmethod
+    def check(config: Any, ranks: int, model: nn.Module, blocks: Sequence[nn.Module], example: Any, task: Any) -> None:
+        """Raise ConfigError where ``place`` would."""
+        staged(config, ranks, model, blocks, inputs_of(task, example), stage_costs.counted)
 
     def wrap(self, average: Callable[[nn.Module], nn.Module]) -> None:
         """Have the gradients of every stage averaged, each by itself."""
@@ -187,6 +178,16 @@ class Pipeline:
 def _gives(output: Tensor) -> Callable[..., Tensor]:
     """Stands for a model whose output is known already: a task calls it as it would the model."""
     return lambda *inputs, **named: output
+
+
+def staged(
+    config: Any, ranks: int, model: nn.Module, blocks: Sequence[nn.Module], inputs: Any, costs: Costs
+) -> list[Stage]:
+    """The stages of all ranks."""
+    stated = config.stages_per_rank
+    each = (2 if config.schedule == "interleaved" else 1) if stated == "auto" else int(stated)
+    where = f"strategy={config.option}"
+    return cut(model, inputs, ranks * each, where=where, blocks=blocks, names=config.cut, costs=costs)
 
 
 def _measured_once(graph: fx.Graph, model: nn.Module) -> list[float]:

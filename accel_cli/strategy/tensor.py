@@ -44,6 +44,11 @@ class Tensor:
             self.device,
         )
 
+    @staticmethod
+    def check(config: Any, parts: int, model: nn.Module, blocks: Sequence[nn.Module], example: Any, task: Any) -> None:
+        """Raise ConfigError where ``place`` would before it cuts."""
+        planned(model, config, parts, lambda whole: task.forward(whole, example))
+
 
 def parallelize(
     model: nn.Module, mesh: DeviceMesh, config: Any, forward: Forward, forward_there: Forward, device: torch.device
@@ -55,18 +60,23 @@ def parallelize(
     configuration's own plan cannot be followed, and where the cut model's output is not the whole model's.
     """
     expected = output(model, forward)
+    found, plan, sequence = planned(model, config, mesh.size(), forward)
+    apply(model, mesh, found, plan, sequence, device)
+    verify(model, mesh, forward_there, expected, config.option)
+    return lines(found, plan, mesh.size())
+
+
+def planned(model: nn.Module, config: Any, parts: int, forward: Forward) -> tuple[Trace, Plan, dict[str, str]]:
+    """What is to be cut, and how the sequence lies; the model stays as it is. Raises ConfigError where nothing can."""
     found = trace(model, forward)
-    plan = make(model, found, config.plan, mesh.size(), forward)
+    plan = make(model, found, config.plan, parts, forward)
     if plan.source == CONFIGURATION and plan.left:
         raise ConfigError(
             [Problem(f"strategy.plan.{n}", why, "try strategy.plan=auto") for n, why in plan.left.items()]
         )
     if not plan.layers:
-        raise ConfigError(nothing(model, found, config, mesh.size(), forward, plan))
-    sequence = sequence_styles(model, plan) if config.sequence_parallel else {}
-    apply(model, mesh, found, plan, sequence, device)
-    verify(model, mesh, forward_there, expected, config.option)
-    return lines(found, plan, mesh.size())
+        raise ConfigError(nothing(model, found, config, parts, forward, plan))
+    return found, plan, sequence_styles(model, plan) if config.sequence_parallel else {}
 
 
 def apply(
