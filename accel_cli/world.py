@@ -43,6 +43,14 @@ class World:
         dist.all_gather_object(found, value, group=self.group)
         return found
 
+    def gather_to_first(self, value: Any) -> list[Any]:
+        """Every rank's object on the first, in rank order; nothing elsewhere; a collective."""
+        if self.world_size == 1:
+            return [value]
+        found: list[Any] | None = [None] * self.world_size if self.is_first else None
+        dist.gather_object(value, found, group=self.group, group_dst=0)
+        return found or []
+
     def share(self, values: torch.Tensor) -> torch.Tensor:
         """The first rank's values on every rank, in place; a collective."""
         if self.world_size > 1:
@@ -79,7 +87,7 @@ def join(device: torch.device, backend: str, wait: float) -> World:
     """Meet the other ranks.
 
     ``wait`` is the time-out of one collective in seconds. On one machine gloo is bound to loopback, on several to the
-    interface that leads to where they met.
+    interface that leads to where they met. Objects and CPU tensors travel by gloo, with nccl too.
     """
     rank, world_size, local_rank, local_world_size = ranks_from_environment()
     if world_size > 1 and not dist.is_initialized():
@@ -88,7 +96,7 @@ def join(device: torch.device, backend: str, wait: float) -> World:
             interface = "lo0" if os.uname().sysname == "Darwin" else "lo"
         else:
             interface = network.interface_of(network.own_address(network.resolve(met[0]))) or ""
-        if backend == "gloo" and interface:
+        if interface:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         store: dist.Store | None = None
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
@@ -99,6 +107,7 @@ def join(device: torch.device, backend: str, wait: float) -> World:
         dist.distributed_c10d.default_pg_timeout = timedelta(seconds=wait)
         dist.distributed_c10d.default_pg_nccl_timeout = timedelta(seconds=wait)
         numbers = (-1, -1) if store is None else (world_size, rank)
+        backend = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
         dist.init_process_group(backend, None, timedelta(seconds=wait), *numbers, store=store)
     return World(rank, world_size, local_rank, local_world_size, device)
 

@@ -53,13 +53,13 @@ STRATEGY_RULES: tuple[Rule, ...] = (
         lambda f: f"launch.processes={f.processes}" if f.processes > 1 else f"launch.nodes={f.run.launch.nodes}",
         lambda f: not f.run.strategy.stated() and f.world_size > 1,
         lambda f: f"strategy={f.run.strategy.option} is one process",
-        lambda f: "add strategy=ddp, or try launch.processes=1" + " launch.nodes=1" * (f.run.launch.most_nodes > 1),
+        lambda f: "try strategy=ddp, or launch.processes=1" + " launch.nodes=1" * (f.run.launch.most_nodes > 1),
     ),
     Rule(
         "alone", "warn", "to spread over processes takes two",
         lambda f: f"strategy={f.run.strategy.option}",
         lambda f: bool(f.run.strategy.stated()) and f.world_size == 1 and _unfit(f) is None,
-        "one process shares with nobody",
+        "this strategy does nothing in one process",
         "try launch.processes=2 or strategy=single",
     ),
     Rule(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from operator import methodcaller
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 
 from accel_cli.config.parts import load
 from accel_cli.strategy import data_parallel, sharding
@@ -53,8 +56,11 @@ class Mesh(Strategy):
     ) -> tuple[nn.Module, list[str]]:
         lines: list[str] = []
         for component in self.components.values():
-            model, said = component.place(model, blocks, example, task)
+            with _products_in_full():
+                model, said = component.place(model, blocks, example, task)
             lines += said
+            home = next(model.parameters()).device
+            example = tree_map_only(Tensor, methodcaller("to", home), example)
         return model, lines
 
     @classmethod
@@ -148,10 +154,11 @@ class Mesh(Strategy):
     @contextmanager
     def evaluating(self, model: nn.Module) -> Iterator[None]:
         """Weights gathered for a forward pass are given up afterwards: without a backward pass they would go stale."""
+        wrapped = [model] if self.pipeline is None else self.pipeline.wrapped
         try:
             yield
         finally:
-            for module in model.modules():
+            for module in (module for part in wrapped for module in part.modules()):
                 if isinstance(module, FSDPModule):
                     module.reshard()
 
@@ -165,7 +172,7 @@ class Mesh(Strategy):
             if self.holds_first:
                 gathered[name] = full.detach().to("cpu", copy=True).contiguous()
         if self.pipeline is not None and self.holds_first:
-            parts = self.stages.gather(gathered)
+            parts = self.stages.gather_to_first(gathered)
             gathered = {name: value for part in parts for name, value in part.items()}
         return gathered if self.world.is_first else {}
 
@@ -179,3 +186,16 @@ class Mesh(Strategy):
 
     def exposed_communication(self, model: nn.Module) -> float | None:
         return data_parallel.exposed_communication(model)
+
+
+@contextmanager
+def _products_in_full() -> Iterator[None]:
+    """What a part computes is compared with the whole: TF32 keeps three digits, too few to tell them apart."""
+    precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = convolutions

@@ -59,7 +59,7 @@ def _line(model: nn.Module, example: Tensor, followed: set[nn.Module]) -> Line:
     graphs = {mode: stage_trace.trace(model, example, followed, training=mode) for mode in (True, False)}
     calls = [[(node.op, node.target, node.name) for node in graph.nodes] for graph in graphs.values()]
     if calls[0] != calls[1]:
-        raise NotStraight("its forward takes other ways in training than in evaluation")
+        raise NotStraight("its forward runs different modules under model.train() and model.eval()")
     output = graphs[True].output_node().args[0]
     if not isinstance(output, fx.Node):
         raise NotStraight(f"its forward returns a {type(output).__name__}, not a tensor")

@@ -75,10 +75,8 @@ def adopt(holder: nn.Module, model: nn.Module, name: str) -> None:
         holder.register_parameter(last, source._parameters[last])
     elif last in source._buffers:
         holder.register_buffer(last, source._buffers[last], last not in source._non_persistent_buffers_set)
-    elif last in holder._modules:
-        for child, _ in [*source._modules[last].named_children()]:  # type: ignore[union-attr]
-            adopt(holder, source, f"{last}.{child}")
     else:
+        # In place of one that stood for it, because a single tensor of it was asked for before.
         holder.add_module(last, source._modules[last])
 
 

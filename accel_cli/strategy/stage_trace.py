@@ -53,7 +53,7 @@ class _Value(fx.Proxy):
         return len(self.known)
 
     def __index__(self) -> int:
-        self._refuse("counts by the shape of a tensor")
+        self._refuse("uses a tensor's size as a Python number, as in range(x.shape[1])")
 
     __int__ = __index__
 
@@ -181,6 +181,10 @@ def trace(model: nn.Module, example: Tensor, opened: Collection[nn.Module], *, t
     finally:
         for module in opened:
             module.training = False
+    for node in reversed(graph.nodes):
+        # What was only asked for what the trace knows, such as a weight for its type.
+        if not node.users and (node.op == "get_attr" or node.target is getattr):
+            graph.erase_node(node)
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             if not str(node.target).startswith(ROOT):

@@ -17,7 +17,7 @@ from accel_cli.strategy import tensor_cut
 from accel_cli.strategy.tensor_moves import WHOLE, Branch
 from accel_cli.strategy.tensor_plan import CONFIGURATION, MODEL, Plan, expand, make
 from accel_cli.strategy.tensor_proof import cuts, narrowed, same
-from accel_cli.strategy.tensor_trace import Forward, Trace, still, trace
+from accel_cli.strategy.tensor_trace import Forward, Trace, still, tensors_of, trace
 
 
 class Tensor:
@@ -133,17 +133,16 @@ def sequence_styles(model: nn.Module, plan: Plan) -> dict[str, str]:
 
 
 @torch.no_grad()
-def output(model: nn.Module, forward: Forward) -> Values:
+def output(model: nn.Module, forward: Forward) -> list[Values]:
     with still(model):
-        result: Values = forward(model)
-    return result.detach().clone()
+        return [value.detach().clone() for value in tensors_of(forward(model))]
 
 
-def verify(model: nn.Module, mesh: DeviceMesh, forward: Forward, expected: Values, option: str) -> None:
+def verify(model: nn.Module, mesh: DeviceMesh, forward: Forward, expected: list[Values], option: str) -> None:
     """The cut model must compute what the whole one did; a collective, and the same verdict on every rank."""
-    wrong = torch.tensor(
-        float(not same(output(model, forward).to(expected.device), expected, 10)), device=mesh.device_type
-    )
+    found = output(model, forward)
+    alike = [same(own.to(whole.device), whole, 10) for own, whole in zip(found, expected, strict=True)]
+    wrong = torch.tensor(float(not all(alike)), device=mesh.device_type)
     dist.all_reduce(wrong, group=mesh.get_group())
     if wrong.item():
         why = "cut so, the model computes something else than the whole one"
@@ -156,11 +155,12 @@ def nothing(model: nn.Module, found: Trace, config: Any, parts: int, forward: Fo
     """Why no layer can be cut, and the largest number of ranks for which one can."""
     why = "; ".join(f"{name}: {reason}" for name, reason in plan.left.items())
     why = why or "no layer's output goes through elementwise operations only to another layer"
-    key = "launch.processes" if config.option == "tensor" else "strategy.tensor"
+    own = config.option == "tensor"
+    where, key = ("strategy=tensor", "launch.processes") if own else (f"strategy.tensor={parts}", "strategy.tensor")
     for fewer in range(parts - 1, 1, -1):
         if make(model, found, config.plan, fewer, forward).layers:
-            return Problem(f"strategy.tensor={parts}", why, f"try {key}={fewer}")
-    return Problem(f"strategy.tensor={parts}", why, "try strategy=fsdp")
+            return Problem(where, why, f"try {key}={fewer}")
+    return Problem(where, why, "try strategy=fsdp")
 
 
 def lines(found: Trace, plan: Plan, parts: int) -> list[str]:

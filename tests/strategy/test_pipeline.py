@@ -13,6 +13,7 @@ import torch
 from ranks import Ranks, build_here, compose, records, run_ranks, train_here, train_ranks, write_run
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from accel_cli.config import run as run_file
@@ -38,6 +39,13 @@ WORK = {
     "gpt": GPT,
     "resnet": RESNET,
     "own": ["data=digits", "model=custom", "model.factory=test_pipeline:Own"],
+    "asking": [
+        "data=stdlib_text",
+        "data.length=16",
+        "data.max_bytes=40000",
+        "model=custom",
+        "model.factory=test_pipeline:Asking",
+    ],
     "own loss": ["data=digits", "model=mlp", "task=custom", "task.factory=test_pipeline:OwnLoss"],
 }
 
@@ -57,6 +65,19 @@ class Own(nn.Module):
         left, right = functional.relu(self.left(flat)), self.right(flat)
         assert right.shape[1] == 16
         return self.last(right + self.more(left).view(count, 4, 16).transpose(1, 2).mean(2))
+
+
+class Asking(nn.Module):
+    """Asks a weight for its device and another for its type, before it calls the layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places, self.head = nn.Embedding(256, 16), nn.Embedding(16, 16), nn.Linear(16, 256)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        asked = self.head.weight.dtype
+        places = torch.arange(tokens.shape[1], device=self.places.weight.device)
+        return self.head((self.words(tokens) + self.places(places)).to(asked))
 
 
 class OwnLoss:
@@ -112,6 +133,7 @@ INTERLEAVED = "strategy.schedule=interleaved"
 CASES: dict[str, tuple[str, int, list[str]]] = {
     "resnet": ("resnet", 2, PIPELINE),
     "own": ("own", 2, PIPELINE),
+    "asking": ("asking", 2, PIPELINE),
     "own loss": ("own loss", 2, PIPELINE),
     "gpipe": ("gpt", 2, [*PIPELINE, "strategy.schedule=gpipe"]),
     "1f1b": ("gpt", 2, [*PIPELINE, "strategy.micro_batches=8"]),
@@ -130,6 +152,30 @@ def test_a_pipeline_trains_as_one_process(tmp_path: Path, single: dict[str, Path
     work, ranks, strategy = CASES[case]
     train_ranks([*PLAIN, *WORK[work], *strategy], tmp_path, ranks, plugins=HERE)
     assert_same(tmp_path, single[work])
+
+
+def gathered(folder: str) -> list[list[str]]:
+    """Parameters that are whole on this rank: in an evaluation, and after it."""
+    t = build_here(folder, HERE)
+    (batch,) = next(t.loader.batches(0, 1))[:1]
+
+    def whole() -> list[str]:
+        named = [pair for stage in t.strategy.pipeline.stages for pair in stage.named_parameters()]
+        return [name for name, p in named if not isinstance(p, DTensor)]
+
+    with t.strategy.evaluating(t.bare):
+        t.strategy.evaluate(t.task, t.bare, batch)
+        inside = whole()
+    return [inside, whole()]
+
+
+def test_an_evaluation_leaves_no_gathered_weights(tmp_path: Path) -> None:
+    """Of several stages in a rank, too: they would go stale."""
+    settings = [*PLAIN, *GPT, *MESH, *SHARDS, INTERLEAVED, "strategy.reshard_after_forward=false"]
+    write_run(settings, tmp_path, 4)
+    for inside, after in run_ranks(gathered, 4, str(tmp_path)):
+        assert inside
+        assert after == []
 
 
 def layout(folder: str) -> tuple[list[str], list[str], int]:

@@ -76,6 +76,24 @@ class Pair(nn.Module):
         return self.more_left(left) * right + self.more_right(right)
 
 
+class Asking(nn.Module):
+    """Asks single tensors of layers for their device and type, before it calls the layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(7, 6), nn.Embedding(8, 6)
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(2))
+        self.head = nn.Linear(6, 7)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        asked = self.head.weight.dtype
+        places = torch.arange(tokens.shape[1], device=self.places.weight.device)
+        x = self.words(tokens) + self.places(places)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x.to(asked))
+
+
 def mlp() -> nn.Module:
     widths = [768, 24, 16, 16, 16, 5]
     layers = [(nn.Linear(a, b), nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False)]
@@ -89,6 +107,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor, int]] = {
     "vit": (lambda: ViT((3, 16, 16), patch=4, width=8, depth=2, heads=2, dropout=0.1, count=5), IMAGES, 3),
     "own": (Own, IMAGES, 3),
     "wrapped": (lambda: Wrapper(Wrapper(Own())), IMAGES, 2),
+    "asking": (Asking, TOKENS, 3),
     "pair": (Pair, torch.ones(2, 6), 2),
 }
 
@@ -226,7 +245,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, dict[str, Any], str]] = {
         for how, why in {
             "numbers": "decides by the numbers in a tensor",
             "gradients": "switches gradients",
-            "modes": "other ways in training",
+            "modes": "under model.train() and model.eval()",
             "writes": "writes into a part of a tensor",
             "pair": "returns a tuple",
         }.items()

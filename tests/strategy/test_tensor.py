@@ -44,6 +44,7 @@ WORK = {
     "vit": ["data=digits", "model=vit", "model.patch=2", "model.width=16", "model.depth=2", "model.heads=2"],
     "own": [*TEXT, "model=custom", "model.factory=test_tensor:transformer"],
     "recurrent": [*TEXT, "model=custom", "model.factory=test_tensor:recurrent"],
+    "own loss": ["data=digits", "model=mlp", "model.widths=[32,15]", "task=custom", "task.factory=test_tensor:OwnLoss"],
     "own static": [*TEXT, "model=custom", "model.factory=test_tensor:static"],
 }
 PATTERN = "strategy.plan={blocks.*.expand:colwise,blocks.*.contract:rowwise,head:colwise_gather_output}"
@@ -58,6 +59,7 @@ CASES: dict[str, tuple[str, list[str], int, str]] = {
     "vit on slices of the sequence": ("vit", ["strategy.sequence_parallel=true"], 2, "12 of 14 matrices"),
     "own": ("own", [], 2, "14 of 15 matrices"),
     "recurrent": ("recurrent", [], 2, "2 of 2 matrices"),
+    "own loss": ("own loss", [], 2, "2 of 3 matrices"),
     "own static": ("own static", [], 2, "6 of 15 matrices"),
     "gpt, heads fewer than ranks": ("gpt", [], 4, "4 of 13 matrices"),
     "gpt, shard x tensor": ("gpt", MESH, 4, "12 of 13 matrices"),
@@ -82,6 +84,13 @@ def recurrent() -> nn.Module:
 
 def static() -> nn.Module:
     return Transformer(vocabulary=256, static=True)
+
+
+class OwnLoss:
+    """A sum and what to divide it by."""
+
+    def loss(self, model: nn.Module, batch: Any) -> tuple[torch.Tensor, int]:
+        return functional.cross_entropy(model(batch[0]), batch[1], reduction="sum"), len(batch[1])
 
 
 def train(folder: str) -> tuple[list[str], list[float], dict[str, torch.Tensor]]:
@@ -244,14 +253,14 @@ def test_resume_repeats_bit_for_bit(tmp_path: Path) -> None:
         (
             ["model=mlp", "model.widths=[7]"],
             2,
-            "strategy.tensor=2",
+            "strategy=tensor",
             "7 outputs of 1 do not divide by 2",
             "strategy=fsdp",
         ),
         (
             ["model=mlp", "model.widths=[6]"],
             4,
-            "strategy.tensor=4",
+            "strategy=tensor",
             "6 outputs of 1 do not divide",
             "launch.processes=3",
         ),
