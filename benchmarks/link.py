@@ -39,6 +39,11 @@ RUN = [
     "model=gpt", "model.width=192", "model.depth=4", "model.heads=4", "train.epochs=null", "train.global_batch=32",
     "schedule=constant", "optimizer.learning_rate=0.001", "metrics.every=2", "checkpoint.every=1000000",
 ]  # fmt: skip
+SMALL = [
+    "data.length=32", "data.max_bytes=1000000", "model.width=32", "model.depth=2", "model.heads=2",
+    "train.global_batch=64", "schedule=cosine", "optimizer.learning_rate=0.002", "metrics.every=48",
+]  # fmt: skip
+"""A race is run to its end, thrice: a net that learns what it can in two minutes."""
 ALONE = ["strategy=single", "launch.processes=1"]
 ARMS = {
     "exact": ["communication=exact"],
@@ -46,7 +51,7 @@ ARMS = {
     "bf16": ["communication=bf16"],
     "powersgd": ["communication=powersgd"],
     "localsgd": ["strategy=localsgd"],
-    "diloco": ["strategy=diloco"],
+    "diloco": ["strategy=diloco", "strategy.steps=32"],
 }
 
 
@@ -54,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("step", "race"))
     parser.add_argument("--rate", action="append", help="of the cable, such as 100mbit; may be given again")
-    parser.add_argument("--steps", type=int, help="of a run; 40 for step, 400 for race")
+    parser.add_argument("--steps", type=int, help="of a run; 40 for step, 3200 for race")
     parser.add_argument("--rounds", type=int, default=5, help="step: runs of each arm")
     parser.add_argument("--seeds", type=int, default=3, help="race: runs of each arm")
     parser.add_argument("--arm", action="append", choices=list(ARMS), help="race: only these, beside exact")
@@ -107,9 +112,9 @@ def step(given: argparse.Namespace, rate: str, folder: Path) -> dict[str, Any]:
 
 def race(given: argparse.Namespace, rate: str, folder: Path) -> dict[str, Any]:
     """Every arm over the same samples; loss, bytes, time to the target, and throughput against no limit."""
-    steps = given.steps or 400
+    steps = given.steps or 3200
     names = ["exact", *(name for name in ARMS if name != "exact" and name in (given.arm or ARMS) and _exists(name))]
-    base = [*RUN, f"train.steps={steps}", f"evaluate.every={max(1, steps // 40)}", *given.overrides]
+    base = [*RUN, *SMALL, f"train.steps={steps}", f"evaluate.every={max(1, steps // 40)}", *given.overrides]
     found: dict[str, dict[str, list[Sample]]] = {name: {rate: [], UNLIMITED: []} for name in names}
     for seed in range(given.seeds):
         for limit in (rate, UNLIMITED):
