@@ -41,6 +41,12 @@ def _replicas(facts: Facts) -> int:
     return math.lcm(*(facts.run.strategy.data_ranks(n) for n in facts.world_sizes))
 
 
+def _unshared(facts: Facts) -> int:
+    """The first number of ranks that the global batch does not divide by."""
+    every = (facts.run.strategy.data_ranks(n) for n in facts.world_sizes)
+    return next(ranks for ranks in every if facts.run.train.global_batch % ranks)
+
+
 def _accumulates(facts: Facts) -> bool:
     train = facts.run.train
     share = train.global_batch // max(1, facts.run.strategy.data_ranks(facts.world_size))
@@ -83,7 +89,8 @@ STRATEGY_RULES: tuple[Rule, ...] = (
         "batch-divides", "refuse", "train.global_batch divides evenly over the ranks that get samples of their own",
         lambda f: f"train.global_batch={f.run.train.global_batch}",
         lambda f: _unfit(f) is None and f.run.train.global_batch % _replicas(f) != 0,
-        lambda f: f"does not divide over {_replicas(f)} processes",
+        lambda f: f"does not divide over {_unshared(f)} processes"
+        + (f", as {f.run.launch.nodes} nodes may have" if len(f.world_sizes) > 1 else ""),
         lambda f: "try train.global_batch={} or train.global_batch={}".format(
             *nearest_batches(f.run.train.global_batch, _replicas(f))
         ),
