@@ -12,7 +12,7 @@ from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.pipeline_rules import PIPELINE_RULES
 from accel_cli.config.replica_rules import REPLICA_RULES
 from accel_cli.config.request import LENGTHS
-from accel_cli.config.strategy_rules import STRATEGY_RULES
+from accel_cli.config.strategy_rules import STRATEGY_RULES, ranks_of
 
 INPUT_OF_MODEL = {
     "cnn": "image",
@@ -107,6 +107,15 @@ def _own_address() -> str:
 def _averages_nothing(facts: Facts) -> bool:
     sizes = facts.run.strategy.sizes(facts.world_size)
     return bool(sizes["replicate"] * sizes["shard"] * sizes["context"] == 1)
+
+
+def _of_cores(facts: Facts) -> str:
+    """The most processes that have a core each and make up the strategy's dimensions."""
+    nodes = facts.run.launch.most_nodes
+    for processes in range(facts.machine.cores, 1, -1):
+        if ranks_of(facts, processes * nodes) == processes * nodes:
+            return f"try launch.processes={processes}"
+    return "try strategy=single launch.processes=1"
 
 
 def _brings_nothing(facts: Facts) -> bool:
@@ -226,7 +235,7 @@ RULES: tuple[Rule, ...] = (
         lambda f: f"launch.processes={f.processes}",
         lambda f: f.device == "cpu" and f.processes > f.machine.cores,
         lambda f: f"more processes than cores ({f.machine.cores}): they take turns",
-        lambda f: f"try launch.processes={f.machine.cores}",
+        _of_cores,
     ),
     Rule(
         "threads-and-cores", "warn", "more threads than cores take turns",

@@ -37,8 +37,10 @@ class DynamicScaler(Scaler):
     def unscale_(self, optimizer: Optimizer) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         held = [g.to_local() if hasattr(g, "to_local") else g for g in gradients]
-        if held:
-            torch._foreach_mul_(held, self.factor.double().reciprocal().float())
+        factor = self.factor.double().reciprocal().float()
+        # Weights that are offloaded to the host have their gradients there.
+        for device in {gradient.device for gradient in held}:
+            torch._foreach_mul_([g for g in held if g.device == device], factor.to(device))
 
     def step(self, optimizer: Optimizer, norm: torch.Tensor, *, fused: bool) -> torch.Tensor:
         self.found_inf = super().step(optimizer, norm, fused=fused)

@@ -98,7 +98,7 @@ class Strategy:
         """The norm of all gradients, on the device, equal on all ranks; they are scaled down to ``max_norm``."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = self.norm(gradients)
-        if max_norm is not None and gradients:
+        if max_norm is not None:
             scale_down(gradients, max_norm, norm)
         return norm
 
@@ -156,14 +156,25 @@ class Strategy:
 
 @torch.no_grad()
 def squares(gradients: list[Tensor], device: torch.device) -> Tensor:
-    """The sum of the squares of all elements of all tensors, 0-dim, fp32 or wider."""
-    if not gradients:
-        return torch.zeros((), device=device)
-    norms = torch.stack(torch._foreach_norm(gradients)).float()
-    return norms.dot(norms)
+    """The sum of the squares of all elements of all tensors, wherever they are, 0-dim on ``device``, fp32 or wider."""
+    total: Tensor | None = None
+    for there in by_device(gradients).values():
+        norms = torch.stack(torch._foreach_norm(there)).float()
+        own = norms.dot(norms).to(device)
+        total = own if total is None else total + own
+    return torch.zeros((), device=device) if total is None else total
 
 
 @torch.no_grad()
 def scale_down(gradients: list[Tensor], max_norm: float, norm: Tensor) -> None:
     """Scale gradients of this norm down to ``max_norm``, in place, as torch's clip_grads_with_norm_ does."""
-    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for device, there in by_device(gradients).items():
+        torch._foreach_mul_(there, factor.to(device))
+
+
+def by_device(tensors: Sequence[Tensor]) -> dict[torch.device, list[Tensor]]:
+    found: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        found.setdefault(tensor.device, []).append(tensor)
+    return found

@@ -13,15 +13,17 @@ from torch.distributed import _functional_collectives as collectives
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from accel_cli.errors import AccelError
+
 ATTENTION = functional.scaled_dot_product_attention
 WITHIN = functional.multi_head_attention_forward
 
 
-class Misfit(Exception):
-    """(why, the most ranks that would do)"""
+class Misfit(AccelError):
+    """(why, the most ranks that would do, what to type where a batch was not as the first)"""
 
-    def __init__(self, why: str, most: int) -> None:
-        super().__init__(why)
+    def __init__(self, why: str, most: int, fix: str = "try strategy=fsdp") -> None:
+        super().__init__(why, fix)
         self.why, self.most = why, most
 
 
@@ -131,7 +133,9 @@ class Exchange:
         length = whole.shape[dimension]
         if length % self.size:
             raise Misfit(
-                f"a sequence has {length} positions, for {self.size} ranks", _largest_divisor(length, self.size)
+                f"a sequence has {length} positions, for {self.size} ranks",
+                _largest_divisor(length, self.size),
+                f"pad sequences to a multiple of {self.size}",
             )
         return whole.narrow(dimension, self.rank * (length // self.size), length // self.size)
 

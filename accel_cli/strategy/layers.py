@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.strategy import stage_costs
-from accel_cli.strategy.base import Strategy, Whole, scale_down, squares
+from accel_cli.strategy.base import Strategy, Whole
 from accel_cli.strategy.stage_module import Held, Stage
 from accel_cli.strategy.stages import cut, inputs_of
 from accel_cli.world import World
@@ -42,8 +42,18 @@ class Layers(Strategy):
     def _stages(
         self, model: nn.Module, blocks: Sequence[nn.Module], inputs: Any, parts: int, costs: Callable[..., list[float]]
     ) -> list[Stage]:
-        where = f"strategy.devices={self.config.devices}"
-        return cut(model, inputs, parts, where=where, blocks=blocks, names=self.config.cut, costs=costs)
+        named = self.config.devices
+        return cut(
+            model,
+            inputs,
+            parts,
+            where=f"strategy.devices={named if named == 'auto' else _list(named)}",
+            blocks=blocks,
+            names=self.config.cut,
+            costs=costs,
+            frozen=True,
+            fewer=lambda most: f"try strategy.devices={_list(self._devices()[:most])}",
+        )
 
     def _devices(self) -> list[torch.device]:
         """As named; auto: every GPU, or the processor twice, which shows what would happen."""
@@ -62,19 +72,6 @@ class Layers(Strategy):
             devices.append(device)
         return devices
 
-    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = self.norm(gradients)
-        if max_norm is not None:
-            for there in by_device(gradients).values():
-                scale_down(there, max_norm, norm.to(there[0].device))
-        return norm
-
-    def norm(self, gradients: list[Tensor]) -> Tensor:
-        home = self.world.device
-        each = [squares(there, home).to(home) for there in by_device(gradients).values()]
-        return torch.stack(each or [torch.zeros((), device=home)]).sum().sqrt()
-
 
 class Chain(Held):
     """The whole model, stage after stage, each on its device; the result comes back to ``home``."""
@@ -91,8 +88,6 @@ class Chain(Held):
         return passed[0].to(self._home)
 
 
-def by_device(tensors: Sequence[Tensor]) -> dict[torch.device, list[Tensor]]:
-    found: dict[torch.device, list[Tensor]] = {}
-    for tensor in tensors:
-        found.setdefault(tensor.device, []).append(tensor)
-    return found
+def _list(devices: Sequence[Any]) -> str:
+    """As it is typed."""
+    return f"[{','.join(map(str, devices))}]"

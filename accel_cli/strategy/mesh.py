@@ -68,7 +68,8 @@ class Mesh(Strategy):
         sizes = config.sizes(world.world_size)
         for name in ("tensor", "pipeline"):
             if sizes[name] > 1:
-                load(COMPONENTS[name]).check(config, sizes[name], *whole(), example, task)
+                with _products_in_full():
+                    load(COMPONENTS[name]).check(config, sizes[name], *whole(), example, task)
 
     def _grid(self) -> DeviceMesh | None:
         """Of the dimensions that are more than one rank; a sharded tensor wants a shard dimension in any case."""

@@ -186,8 +186,17 @@ def staged(
     """The stages of all ranks."""
     stated = config.stages_per_rank
     each = (2 if config.schedule == "interleaved" else 1) if stated == "auto" else int(stated)
+
+    def fewer(most: int) -> str:
+        if most // each > 1:
+            key = "launch.processes" if config.option == "pipeline" else "strategy.pipeline"
+            return f"try {key}={most // each}"
+        if most >= ranks:
+            return "try strategy.schedule=1f1b strategy.stages_per_rank=auto"
+        return "try strategy=fsdp"
+
     where = f"strategy={config.option}"
-    return cut(model, inputs, ranks * each, where=where, blocks=blocks, names=config.cut, costs=costs)
+    return cut(model, inputs, ranks * each, where=where, blocks=blocks, names=config.cut, costs=costs, fewer=fewer)
 
 
 def _measured_once(graph: fx.Graph, model: nn.Module) -> list[float]:

@@ -26,13 +26,16 @@ def cut(
     blocks: Sequence[nn.Module] = (),
     names: Sequence[str] | None = None,
     costs: Callable[[fx.Graph, nn.Module], list[float]] = stage_costs.counted,
+    frozen: bool = False,
+    fewer: Callable[[int], str] | None = None,
 ) -> list[Stage]:
     """``parts`` stages, which one after the other compute ``model(example)``, for any number of samples.
 
     ``example`` is one tensor of two or more samples. The cuts lie before the modules of ``names``, or where the
     dearest part is cheapest by ``costs`` (``stage_costs.counted`` or ``measured``). ``blocks`` stay whole. What no
-    forward uses comes into the first stage. Raises ConfigError about ``where``, the user's ``key=value``, for a model
-    that cannot be followed, has too few places to cut, or ties parameters across all of them.
+    forward uses comes into the first stage. ``frozen``: a stage need not learn anything. ``fewer``: what to type for
+    so many stages. Raises ConfigError about ``where``, the user's ``key=value``, for a model that cannot be followed,
+    has too few places to cut, or ties parameters across all of them.
     """
     if not isinstance(example, Tensor):
         why = f"stages hand on tensors; the model's input is a {type(example).__name__}"
@@ -42,7 +45,11 @@ def cut(
             line = straight(model, example, blocks, parts)
         except NotStraight as error:
             raise ConfigError(Problem(where, f"cannot cut this model: {error}", "try strategy=fsdp")) from error
-        positions = named(line, names, parts, where) if names is not None else balanced(line, parts, costs, where)
+        learned = _learned(line, frozen)
+        if names is not None:
+            positions = named(line, names, parts, where, learned)
+        else:
+            positions = balanced(line, parts, costs(line.graphs[True], line.model), learned, where, fewer)
     return build(line, positions)
 
 
@@ -63,29 +70,37 @@ def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-def balanced(line: Line, parts: int, costs: Callable[[fx.Graph, nn.Module], list[float]], where: str) -> list[int]:
+def balanced(
+    line: Line,
+    parts: int,
+    costs: Sequence[float],
+    learned: Sequence[int],
+    where: str,
+    fewer: Callable[[int], str] | None = None,
+) -> list[int]:
     """Positions of the cuts whose dearest part is cheapest. Raises ConfigError where there are too few."""
-    of_nodes = costs(line.graphs[True], line.model)
     sent = {position: sum(n.meta["value"].nbytes for n in tensors) for position, tensors in line.crossing.items()}
-    learned = _learned(line)
-    for fewer in range(parts, 0, -1):
-        positions = stage_costs.cheapest(of_nodes, sent, learned, fewer)
-        if positions is not None and fewer == parts:
+    for most in range(parts, 0, -1):
+        positions = stage_costs.cheapest(costs, sent, learned, most)
+        if positions is not None and most == parts:
             return positions
         if positions is not None:
             break
-    raise ConfigError(_too_few(line, parts, fewer, where))
+    raise ConfigError(_too_few(line, parts, most, where, fewer))
 
 
-def _learned(line: Line) -> list[int]:
-    """Of each node: numbers that training changes."""
+def _learned(line: Line, frozen: bool) -> list[int]:
+    """Of each node: numbers that training changes; with ``frozen`` those of all its parameters."""
     modules = [line.model.get_submodule(str(n.target)) if n.op == "call_module" else None for n in line.nodes]
     single = [attribute(line.model, str(n.target)) if n.op == "get_attr" else None for n in line.nodes]
     held = [list(m.parameters()) if m is not None else [t] for m, t in zip(modules, single, strict=True)]
-    return [sum(t.numel() for t in tensors if t is not None and t.requires_grad) for tensors in held]
+    return [
+        sum(t.numel() for t in tensors if isinstance(t, nn.Parameter) and (frozen or t.requires_grad))
+        for tensors in held
+    ]
 
 
-def _too_few(line: Line, parts: int, most: int, where: str) -> Problem:
+def _too_few(line: Line, parts: int, most: int, where: str, fewer: Callable[[int], str] | None) -> Problem:
     if line.tied:
         why = f"{line.tied[0]} is used in two places, which would lie in two stages"
         return Problem(where, why, "try model.weight_tying=false, or strategy=fsdp")
@@ -93,10 +108,10 @@ def _too_few(line: Line, parts: int, most: int, where: str) -> Problem:
         return Problem(where, "the model's forward has no place to cut: it calls one module only",
                        "try train.blocks=[...] with the modules that it is made of, or strategy=fsdp")  # fmt: skip
     why = f"the model can be cut into {most} stages that learn something, not into {parts}"
-    return Problem(where, why, f"try {most} stages" if most > 1 else "try strategy=ddp or strategy=fsdp")
+    return Problem(where, why, fewer(most) if fewer and most > 1 else "try strategy=ddp or strategy=fsdp")
 
 
-def named(line: Line, names: Sequence[str], parts: int, where: str) -> list[int]:
+def named(line: Line, names: Sequence[str], parts: int, where: str, learned: Sequence[int]) -> list[int]:
     """Positions before the first call of each of the modules. Raises ConfigError, with what to type."""
     key = f"strategy.cut=[{','.join(names)}]"
     if len(names) != parts - 1:
@@ -117,6 +132,11 @@ def named(line: Line, names: Sequence[str], parts: int, where: str) -> list[int]
         found.append(position)
     if sorted(set(found)) != found:
         raise ConfigError(Problem(key, "the cuts are not in the order of forward", "name them in order, each once"))
+    borders = [0, *found, len(nodes)]
+    for number, (start, end) in enumerate(zip(borders, borders[1:], strict=False), 1):
+        if not any(learned[start:end]):
+            why = f"stage {number} of {parts} would learn nothing: all that it holds is frozen"
+            raise ConfigError(Problem(key, why, "try strategy.cut=null"))
     return found
 
 

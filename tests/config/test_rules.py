@@ -194,3 +194,18 @@ def test_the_model_that_a_refusal_names_fits() -> None:
                 mended = refusals(facts({"model": option, "data": data}, CPU))
                 assert problem.why not in {p.why for p in mended}
                 assert not any("reads" in p.why for p in mended)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fix"),
+    [
+        ({"strategy": "ddp"}, "try launch.processes=3"),
+        ({"strategy": "mesh", "strategy.replicate": "auto", "strategy.tensor": 2}, "try launch.processes=2"),
+        ({"strategy": "mesh", "strategy.replicate": 2, "strategy.tensor": 2}, "try strategy=single launch.processes=1"),
+    ],
+)
+def test_fewer_processes_are_those_that_the_mesh_comes_to(settings: dict[str, Any], fix: str) -> None:
+    rule = next(rule for rule in RULES if rule.id == "processes-and-cores")
+    found = facts({**settings, "launch.processes": 4}, replace(CPU, cores=3))
+    assert rule.when(found)
+    assert rule.problem(found).fix == fix

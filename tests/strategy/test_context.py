@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.step import train_step
-from accel_cli.errors import ConfigError
+from accel_cli.errors import AccelError, ConfigError
 
 HERE = ["test_context"]
 STEPS = 20
@@ -276,6 +276,19 @@ def test_refused_on_every_rank_with_what_to_type(refused: list[dict[str, str]], 
     assert refused[0][name] == refused[1][name]
     assert why in refused[0][name]
     assert fix in refused[0][name]
+
+
+def another_length(folder: str) -> tuple[str, str]:
+    training = build_here(folder, HERE)
+    with pytest.raises(AccelError) as raised:
+        training.model(torch.ones(2, 15, dtype=torch.long))
+    return raised.value.message, raised.value.fix
+
+
+def test_a_later_batch_that_does_not_divide_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    write_run([*PLAIN, *GPT, "strategy=context"], tmp_path, 2)
+    expected = "a sequence has 15 positions, for 2 ranks", "pad sequences to a multiple of 2"
+    assert run_ranks(another_length, 2, str(tmp_path)) == [expected] * 2
 
 
 def test_a_resumed_run_repeats_bit_for_bit(tmp_path: Path) -> None:

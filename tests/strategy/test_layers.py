@@ -60,6 +60,15 @@ def test_parts_are_as_named(tmp_path: Path) -> None:
     assert parts == [["blocks", "position_embedding", "token_embedding"], ["head", "norm"]]
 
 
+def test_too_many_devices_are_refused_with_those_that_do(tmp_path: Path) -> None:
+    settings = ["data=digits", "model=mlp", "model.widths=[32]", "strategy=layers", "strategy.devices=[cpu,cpu,cpu]"]
+    write_run([*RUN, *settings], tmp_path, 1)
+    run_ranks(train_here, 1, str(tmp_path), False, 2)
+    error = json.loads((tmp_path / "summary.json").read_text())["error"]
+    assert "strategy.devices=[cpu,cpu,cpu]" in error["message"]
+    assert "try strategy.devices=[cpu,cpu]" in f"{error['message']} {error['try']}"
+
+
 @pytest.mark.skipif(torch.cuda.device_count() > 8, reason="there is such a device")
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
     write_run([*RUN, *WORK["gpt"], "strategy=layers", "strategy.devices=[cpu,cuda:8]"], tmp_path, 1)

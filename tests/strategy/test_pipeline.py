@@ -261,6 +261,7 @@ class Steered(nn.Module):
 
 REFUSED = {
     "no line": (["data=digits", "model=custom", "model.factory=test_pipeline:Steered"], "strategy=fsdp"),
+    "too few layers": (["data=digits", "model=mlp", "model.widths=[32,32]", INTERLEAVED], "strategy.schedule=1f1b"),
     "too small": (["data=digits", "model=mlp", "model.widths=[]"], "strategy=ddp"),
     "no such module": ([*GPT, "strategy.cut=[blocks.9]"], "blocks.0"),
 }

@@ -21,6 +21,7 @@ from accel_cli.strategy.stages import cut
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
 TOKENS = torch.arange(16).reshape(2, 8) % 7
+FLAT = torch.ones(2, 6)
 
 
 def gpt(*, weight_tying: bool = False) -> nn.Module:
@@ -212,6 +213,21 @@ def test_named_cuts() -> None:
     ]
 
 
+def half_frozen() -> nn.Module:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    model[0].requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("names", [None, ["1"]])
+def test_a_frozen_stage_where_it_may_be(names: list[str] | None) -> None:
+    stages = cut(half_frozen(), FLAT, 2, where="strategy.devices=auto", names=names, frozen=True)
+    assert [[name for name, _ in stage.named_parameters()] for stage in stages] == [
+        ["0.weight", "0.bias"],
+        ["1.weight", "1.bias"],
+    ]
+
+
 class Branches(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -231,14 +247,15 @@ class Branches(nn.Module):
         return (self.second(x), x) if self.how == "pair" else self.second(x)
 
 
-FLAT = torch.ones(2, 6)
 REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, dict[str, Any], str]] = {
     "tied": (lambda: gpt(weight_tying=True), TOKENS, {}, "token_embedding.weight is used in two places"),
-    "too many": (mlp, IMAGES, {"parts": 9}, "try 5 stages"),
+    "too many": (mlp, IMAGES, {"parts": 9, "fewer": "try launch.processes={}".format}, "try launch.processes=5"),
     "one module": (lambda: nn.Linear(6, 6), FLAT, {}, "no place to cut"),
     "a dict": (mlp, {"a": FLAT}, {}, "is a dict"),
     "no such name": (gpt, TOKENS, {"names": ["block.1"]}, "did you mean blocks.1"),
     "number of names": (gpt, TOKENS, {"names": ["blocks.1", "norm"]}, "2 stages have 1 cut"),
+    "a stage that learns nothing": (half_frozen, FLAT, {"names": ["1"]}, "stage 1 of 2 would learn nothing"),
+    "one stage that learns": (half_frozen, FLAT, {}, "into 1 stages that learn something"),
     "order of names": (gpt, TOKENS, {"names": ["norm", "blocks.1"], "parts": 3}, "not in the order"),
     **{
         how: (lambda how=how: Branches(how), FLAT, {}, why)  # type: ignore[misc]
