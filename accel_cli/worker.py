@@ -28,10 +28,10 @@ from accel_cli.engine import (
     attempts,
     checkpoint,
     checkpoint_files,
+    checkpoint_replicas,
     deep_check,
     failure,
     handover,
-    replicas,
     setup,
     summary,
 )
@@ -195,7 +195,7 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
         seconds = state["seconds"]
         checkpoints.best = {int(step): value for step, value in state["best"].items()}
         checkpoints.last_saved = training.step
-        for text in (*passed, *replicas.left_behind(training, saved)):
+        for text in (*passed, *checkpoint_replicas.left_behind(training, saved)):
             events.emit("warning", text=text)
         if events.descriptor is None or not restarted:  # the front has told of a restart
             events.emit("say", text=f"resuming after step {training.step} of {training.steps}")

@@ -80,7 +80,8 @@ def step(given: argparse.Namespace, rate: str, folder: Path) -> dict[str, Any]:
     steps = given.steps or 40
     words = [*RUN, f"train.steps={steps}", f"evaluate.every={10 * steps}", *given.overrides]
     run = plan(merged(words)).run
-    alone = plan(merged([*words, *ALONE, f"train.global_batch={run.train.global_batch // 2}"])).run
+    shared = [word for word in words if not word.startswith("strategy.")]
+    alone = plan(merged([*shared, *ALONE, f"train.global_batch={run.train.global_batch // 2}"])).run
     shape(rate)
     numbers = iter(range(10**6))
     arms = {

@@ -107,7 +107,9 @@ def test_what_never_meets_is_refused_with_a_fix(strength: int) -> None:
     assert strength > 2 or len(rows) <= 150
     for together in never:
         row = {name: values[0] for name, values in FACTORS.items()} | dict(together)
-        models = [refused({**row, "model": model}) for model in ([row["model"]] if "model" in dict(together) else MODELS)]
+        models = [
+            refused({**row, "model": model}) for model in ([row["model"]] if "model" in dict(together) else MODELS)
+        ]
         assert all(models), row
         assert all(problem.fix for problem in models[0])
 

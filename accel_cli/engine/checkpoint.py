@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from accel_cli.engine import replicas
+from accel_cli.engine import checkpoint_replicas
 from accel_cli.engine.checkpoint_files import FORMAT_VERSION, Saved, folder_name, steps_in, write
 from accel_cli.engine.state import (
     check_fit,
@@ -57,7 +57,7 @@ class Checkpoints:
         tensors["average"] = self._average()
         tensors["strategy"] = t.strategy.state()
         tensors["communication"] = t.communication.state()
-        tensors |= replicas.collect(t)
+        tensors |= checkpoint_replicas.collect(t)
         self.last_saved = t.step
         if not t.world.is_first:
             return None
@@ -154,7 +154,7 @@ def restore(training: Training, saved: Saved) -> dict[str, Any]:
     """
     t, state, weights = training, saved.state(), saved.tensors("model")
     check_fit(t.whole, weights)
-    own = replicas.own_part(t, saved)
+    own = checkpoint_replicas.own_part(t, saved)
     moments, values = saved.tensors("optimizer"), state["optimizer"]
     if own:
         weights |= own["model"]

@@ -16,7 +16,7 @@ from accel_cli.strategy.context_attention import Exchange, Misfit
 from accel_cli.strategy.context_probe import Probe, differs
 
 
-class Context:
+class ContextParallel:
     """The slices lie between the first block and the last: what comes before sees the whole sequence.
 
     So does what comes after, unless the targets are next tokens, whose loss is a sum over positions: then each rank has

@@ -16,14 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
 from accel_cli.config.parts import load
-from accel_cli.strategy import data_parallel, sharding
+from accel_cli.strategy import averaged, sharding
 from accel_cli.strategy.base import Strategy, Whole
 from accel_cli.world import World
 
 COMPONENTS = {
-    "tensor": "accel_cli.strategy.tensor:Tensor",
-    "context": "accel_cli.strategy.context:Context",
-    "pipeline": "accel_cli.strategy.pipeline:Pipeline",
+    "tensor": "accel_cli.strategy.tensor:TensorParallel",
+    "context": "accel_cli.strategy.context:ContextParallel",
+    "pipeline": "accel_cli.strategy.pipeline:PipelineParallel",
 }
 """What lays a whole model over one dimension, in the order in which they do. Torch's parts behind them take seconds to
 import, so a run loads those that it uses."""
@@ -110,7 +110,7 @@ class Mesh(Strategy):
     def _average(self, model: nn.Module, blocks: Sequence[nn.Module], communication: Any, precision: Any) -> nn.Module:
         """Average the gradients of a module over the ranks that hold the same part of the model."""
         if not self._is_sharded:
-            return data_parallel.replicate(model, self.gradient, self.config, communication)
+            return averaged.replicate(model, self.gradient, self.config, communication)
         assert self.grid is not None
         mesh = self._submesh("shard", "context")
         if self.sizes["replicate"] > 1:
@@ -164,7 +164,7 @@ class Mesh(Strategy):
                     module.reshard()
 
     def share_buffers(self, model: nn.Module) -> None:
-        data_parallel.share_buffers(map(sharding.local, model.buffers()), self.data)
+        averaged.share_buffers(map(sharding.local, model.buffers()), self.data)
 
     def gather(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         gathered: dict[str, Tensor] = {}
@@ -186,7 +186,7 @@ class Mesh(Strategy):
         return sharding.part(whole, like)
 
     def exposed_communication(self, model: nn.Module) -> float | None:
-        return data_parallel.exposed_communication(model)
+        return averaged.exposed_communication(model)
 
 
 @contextmanager

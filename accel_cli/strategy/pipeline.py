@@ -31,7 +31,7 @@ Costs = Callable[[fx.Graph, nn.Module], list[float]]
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-class Pipeline:
+class PipelineParallel:
     """The stages of a model over the ranks of one mesh dimension; rank r of n holds the stages r, r + n, ...
 
     All ranks of the dimension are given the same batches: the first stage reads the inputs, the last one the targets.

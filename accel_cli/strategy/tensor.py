@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor as Values
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.utils._pytree import tree_map_only
 
@@ -20,7 +19,7 @@ from accel_cli.strategy.tensor_proof import cuts, narrowed, same
 from accel_cli.strategy.tensor_trace import Forward, Trace, still, tensors_of, trace
 
 
-class Tensor:
+class TensorParallel:
     """The ``tensor`` dimension of a mesh (Shoeybi et al. 2019, arXiv 1909.08053).
 
     Its ranks draw alike: dropout of what is whole must be the same on all of them. So dropout of what is cut (the
@@ -34,7 +33,7 @@ class Tensor:
         self, model: nn.Module, blocks: Sequence[nn.Module], example: Any, task: Any
     ) -> tuple[nn.Module, list[str]]:
         """The model itself, cut in place, and lines that say what was cut and what not."""
-        there = tree_map_only(Values, lambda value: value.to(self.device), example)
+        there = tree_map_only(Tensor, lambda value: value.to(self.device), example)
         return model, parallelize(
             model,
             self.mesh,
@@ -133,12 +132,12 @@ def sequence_styles(model: nn.Module, plan: Plan) -> dict[str, str]:
 
 
 @torch.no_grad()
-def output(model: nn.Module, forward: Forward) -> list[Values]:
+def output(model: nn.Module, forward: Forward) -> list[Tensor]:
     with still(model):
         return [value.detach().clone() for value in tensors_of(forward(model))]
 
 
-def verify(model: nn.Module, mesh: DeviceMesh, forward: Forward, expected: list[Values], option: str) -> None:
+def verify(model: nn.Module, mesh: DeviceMesh, forward: Forward, expected: list[Tensor], option: str) -> None:
     """The cut model must compute what the whole one did; a collective, and the same verdict on every rank."""
     found = output(model, forward)
     alike = [same(own.to(whole.device), whole, 10) for own, whole in zip(found, expected, strict=True)]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from test_parity import WORK, train
 from test_resume import RUN, SMALL, STATE, assert_equal_runs, back_to
 
-from accel_cli.engine import replicas
+from accel_cli.engine import checkpoint_replicas
 from accel_cli.engine.checkpoint import Checkpoints, restore
 from accel_cli.engine.checkpoint_files import newest
 from accel_cli.engine.evaluate import evaluate
@@ -217,7 +217,7 @@ def restored(folder: str) -> tuple[torch.Tensor, int, list[str]]:
     t = build_here(folder)
     saved, _ = newest(Path(folder).parent / "written")
     restore(t, saved)
-    return weights(t), t.step, replicas.left_behind(t, saved)
+    return weights(t), t.step, checkpoint_replicas.left_behind(t, saved)
 
 
 @pytest.fixture(scope="module")

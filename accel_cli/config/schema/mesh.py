@@ -47,7 +47,9 @@ class OneProcess(Layout):
 
 
 class Replicated(Layout):
-    bucket_megabytes: float = Field(gt=0, description="gradients are sent in buckets of this size, in MB")
+    bucket_megabytes: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        description="gradients are sent in buckets of this size, in MB; auto: 25, and 1 over gloo between machines"
+    )
     static_graph: bool = Field(description="promise that every step uses the same parameters in the same order")
     gradient_as_bucket_view: bool = Field(description="gradients live inside the buckets: less memory, no copy")
     find_unused_parameters: bool | Literal["auto"] = Field(
