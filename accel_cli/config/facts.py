@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from accel_cli.config.machine import Machine
+from accel_cli.config.request import LENGTHS
 from accel_cli.config.run import Run
 from accel_cli.errors import Problem
 
@@ -34,6 +36,25 @@ class Facts:
         """Every number of ranks that the run may have: one, unless it is elastic."""
         launch = self.run.launch
         return [self.processes * nodes for nodes in range(launch.least_nodes, launch.most_nodes + 1)]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Ranks along every dimension of the strategy's mesh; of an elastic run at its largest."""
+        sizes: dict[str, int] = self.run.strategy.sizes(self.world_size)
+        return sizes
+
+    @property
+    def lengths(self) -> list[str]:
+        """The keys of ``train`` that state a length: one, if the run is right."""
+        return [key for key in LENGTHS if getattr(self.run.train, key) is not None]
+
+    @property
+    def steps(self) -> int | None:
+        """Of the run; None where only the data can tell, or where its length is not stated once."""
+        train = self.run.train
+        if len(self.lengths) != 1 or train.epochs is not None:
+            return None
+        return int(train.steps or math.ceil(train.samples / train.global_batch))
 
     @property
     def device(self) -> str:

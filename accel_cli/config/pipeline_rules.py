@@ -6,16 +6,12 @@ from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.work import micro_batches, nearest_batches
 
 
-def _stages(facts: Facts) -> int:
-    return int(facts.run.strategy.sizes(facts.world_size)["pipeline"])
-
-
 def _is_cut(facts: Facts) -> bool:
-    return _stages(facts) > 1 or facts.run.strategy.option == "layers"
+    return facts.sizes["pipeline"] > 1 or facts.run.strategy.option == "layers"
 
 
 def _schedule(facts: Facts) -> str:
-    return str(facts.run.strategy.schedule) if _stages(facts) > 1 else ""
+    return str(facts.run.strategy.schedule) if facts.sizes["pipeline"] > 1 else ""
 
 
 def _share(facts: Facts) -> int | None:
@@ -25,8 +21,8 @@ def _share(facts: Facts) -> int | None:
 
 
 def _does_not_fill(facts: Facts) -> bool:
-    share = _share(facts) if _stages(facts) > 1 else None
-    return share is not None and micro_batches(facts.run, share, _stages(facts)) is None
+    share = _share(facts) if facts.sizes["pipeline"] > 1 else None
+    return share is not None and micro_batches(facts.run, share, facts.sizes["pipeline"]) is None
 
 
 def _unfilled(facts: Facts) -> str:
@@ -36,12 +32,12 @@ def _unfilled(facts: Facts) -> str:
 
 
 def _why_unfilled(facts: Facts) -> str:
-    share, stages = _share(facts), _stages(facts)
+    share, stages = _share(facts), facts.sizes["pipeline"]
     return f"{share} samples have to divide into a multiple of {stages} micro-batches, one for every process of a stage"
 
 
 def _filling(facts: Facts) -> str:
-    share, stages = _share(facts) or 1, _stages(facts)
+    share, stages = _share(facts) or 1, facts.sizes["pipeline"]
     if share % stages == 0:
         at_least = "" if facts.run.train.micro_batch is None else " train.micro_batch=null"
         return "try strategy.micro_batches=auto" + at_least
@@ -68,13 +64,6 @@ PIPELINE_RULES: tuple[Rule, ...] = (
         lambda f: _schedule(f) == "zero_bubble" and f.run.strategy.data_ranks(f.world_size) > 1,
         "it computes the gradients of weights where DDP and FSDP do not see them, so they would not be averaged",
         "try strategy.schedule=interleaved",
-    ),
-    Rule(
-        "stages-change-the-graph", "refuse", "a static graph is one forward a step",
-        "strategy.static_graph=true",
-        lambda f: _stages(f) > 1 and bool(getattr(f.run.strategy, "static_graph", False)),
-        "the micro-batches of a pipeline take several forwards a step",
-        "try strategy.static_graph=false",
     ),
     Rule(
         "stages-share-no-weight", "refuse", "the first and the last stage share no weight",

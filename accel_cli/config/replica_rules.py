@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from accel_cli.config.facts import Facts, Rule
-from accel_cli.config.work import steps
-from accel_cli.errors import ConfigError
 
 REPLICAS = {"localsgd", "diloco"}
 
 
 def _has_replicas(facts: Facts) -> bool:
     return facts.run.strategy.option in REPLICAS
-
-
-def _steps(facts: Facts) -> int | None:
-    """None where only the data can tell."""
-    try:
-        return steps(facts.run, None)
-    except ConfigError:
-        return None
 
 
 def _evaluates_between(facts: Facts) -> bool:
@@ -47,9 +37,9 @@ REPLICA_RULES: tuple[Rule, ...] = (
     Rule(
         "agrees-in-time", "warn", "replicas agree within the run",
         lambda f: f"strategy.steps={f.run.strategy.steps}",
-        lambda f: _has_replicas(f) and f.run.strategy.steps > (_steps(f) or f.run.strategy.steps),
-        lambda f: f"the run has {_steps(f)} steps: its replicas never agree",
-        lambda f: f"try strategy.steps={max(1, (_steps(f) or 0) // 4)}",
+        lambda f: _has_replicas(f) and f.run.strategy.steps > (f.steps or f.run.strategy.steps),
+        lambda f: f"the run has {f.steps} steps: its replicas never agree",
+        lambda f: f"try strategy.steps={max(1, (f.steps or 0) // 4)}",
     ),
     Rule(
         "evaluates-when-agreed", "warn", "evaluations of replicas cost least right after they have agreed",

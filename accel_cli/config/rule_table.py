@@ -6,12 +6,12 @@ import math
 import os
 import shutil
 
-from accel_cli.config import network
+from accel_cli.config.communication_rules import COMMUNICATION_RULES
 from accel_cli.config.context_rules import CONTEXT_RULES
 from accel_cli.config.facts import Facts, Rule
+from accel_cli.config.launch_rules import LAUNCH_RULES
 from accel_cli.config.pipeline_rules import PIPELINE_RULES
 from accel_cli.config.replica_rules import REPLICA_RULES
-from accel_cli.config.request import LENGTHS
 from accel_cli.config.strategy_rules import STRATEGY_RULES, ranks_of
 
 INPUT_OF_MODEL = {
@@ -30,16 +30,10 @@ ONE_OF = {"class": "a class", "number": "a number", "next_token": "the next toke
 SPREADS_OVER_GPUS = ("dataparallel", "layers")
 """Strategies of one process that use several."""
 ALL_PARAMETERS = {"*", "**"}
-SPREAD = {"fsdp", "hsdp", "mesh", "tensor", "pipeline", "context"}
-"""Strategies whose ranks may hold parts of a parameter, or stages of a model."""
-
-
-def _lengths(facts: Facts) -> list[str]:
-    return [key for key in LENGTHS if getattr(facts.run.train, key) is not None]
 
 
 def _length_fix(facts: Facts) -> str:
-    given = _lengths(facts)
+    given = facts.lengths
     return "add " + " ".join(f"train.{key}=null" for key in given[1:]) if given else "try train.epochs=1"
 
 
@@ -67,46 +61,17 @@ def _evaluations(facts: Facts) -> float:
     train, every = facts.run.train, facts.run.evaluate.every
     if every == "epoch":
         return math.inf if train.epochs is None else math.ceil(train.epochs)
-    steps = _steps(facts)
+    steps = facts.steps
     return math.inf if steps is None else steps // every
 
 
-def _steps(facts: Facts) -> int | None:
-    train = facts.run.train
-    if train.steps is not None:
-        return int(train.steps)
-    return None if train.samples is None else math.ceil(train.samples / train.global_batch)
-
-
 def _waits_too_long(facts: Facts, part: str, least: int) -> bool:
-    return len(_lengths(facts)) == 1 and getattr(facts.run, part).patience + least > _evaluations(facts)
+    return len(facts.lengths) == 1 and getattr(facts.run, part).patience + least > _evaluations(facts)
 
 
 def _beyond(facts: Facts, section: str) -> bool:
-    every, steps = getattr(facts.run, section).every, _steps(facts)
-    return len(_lengths(facts)) == 1 and every != "epoch" and steps is not None and every > steps
-
-
-def _saves_at_end_only(facts: Facts) -> bool:
-    every, steps = facts.run.checkpoint.every, _steps(facts)
-    return len(_lengths(facts)) == 1 and every != "epoch" and steps is not None and every >= steps
-
-
-def _only_here(rendezvous: str | None) -> bool:
-    host, _ = network.endpoint(rendezvous or "") or ("", 0)
-    return host == "localhost" or host == "::1" or host.startswith("127.")
-
-
-def _own_address() -> str:
-    try:
-        return network.own_address()
-    except OSError:
-        return "ADDRESS"
-
-
-def _averages_nothing(facts: Facts) -> bool:
-    sizes = facts.run.strategy.sizes(facts.world_size)
-    return bool(sizes["replicate"] * sizes["shard"] * sizes["context"] == 1)
+    every, steps = getattr(facts.run, section).every, facts.steps
+    return every != "epoch" and steps is not None and every > steps
 
 
 def _of_cores(facts: Facts) -> str:
@@ -130,11 +95,13 @@ RULES: tuple[Rule, ...] = (
     *PIPELINE_RULES,
     *CONTEXT_RULES,
     *REPLICA_RULES,
+    *COMMUNICATION_RULES,
+    *LAUNCH_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
-        lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in _lengths(f)) or "train.epochs=null",
-        lambda f: len(_lengths(f)) != 1,
-        lambda f: "one run has one length" if _lengths(f) else "how long to train is not said",
+        lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in f.lengths) or "train.epochs=null",
+        lambda f: len(f.lengths) != 1,
+        lambda f: "one run has one length" if f.lengths else "how long to train is not said",
         _length_fix,
     ),
     Rule(
@@ -173,55 +140,6 @@ RULES: tuple[Rule, ...] = (
         and f.run.strategy.option not in SPREADS_OVER_GPUS,
         lambda f: f"uses {f.processes} of {len(f.machine.gpus)} GPUs",
         lambda f: f"try strategy=ddp launch.processes={len(f.machine.gpus)}",
-    ),
-    Rule(
-        "nodes-in-order", "refuse", "launch.nodes=MIN:MAX has its least number first",
-        lambda f: f"launch.nodes={f.run.launch.nodes}",
-        lambda f: f.run.launch.least_nodes > f.run.launch.most_nodes,
-        "the least number of nodes comes first",
-        lambda f: f"try launch.nodes={f.run.launch.most_nodes}:{f.run.launch.least_nodes}",
-    ),
-    Rule(
-        "nodes-meet-somewhere", "refuse", "several nodes meet at launch.rendezvous",
-        lambda f: f"launch.nodes={f.run.launch.nodes}",
-        lambda f: f.run.launch.most_nodes > 1 and f.run.launch.rendezvous is None,
-        "the nodes need an address to meet at: the first node's, the same word on each",
-        lambda f: f"add launch.rendezvous={_own_address()}:29500 if this is the first node",
-    ),
-    Rule(
-        "rendezvous-of-several", "refuse", "launch.rendezvous is for several nodes",
-        lambda f: f"launch.rendezvous={f.run.launch.rendezvous}",
-        lambda f: f.run.launch.most_nodes == 1 and f.run.launch.rendezvous is not None,
-        "one node meets nobody; launch.nodes=1",
-        "add launch.nodes=2, or try launch.rendezvous=null",
-    ),
-    Rule(
-        "rendezvous-form", "refuse", "launch.rendezvous is a host and a port",
-        lambda f: f"launch.rendezvous={f.run.launch.rendezvous}",
-        lambda f: f.run.launch.rendezvous is not None and network.endpoint(f.run.launch.rendezvous) is None,
-        "is not a host and a port",
-        lambda f: f"try launch.rendezvous={f.run.launch.rendezvous.partition(':')[0] or _own_address()}:29500",
-    ),
-    Rule(
-        "rendezvous-in-reach", "refuse", "other machines reach launch.rendezvous",
-        lambda f: f"launch.rendezvous={f.run.launch.rendezvous}",
-        lambda f: _only_here(f.run.launch.rendezvous),
-        "every machine takes this address for itself",
-        lambda f: f"try launch.rendezvous={_own_address()}:29500 if this is the first node",
-    ),
-    Rule(
-        "interface-exists", "refuse", "launch.interface is an interface of this machine",
-        lambda f: f"launch.interface={f.run.launch.interface}",
-        lambda f: f.run.launch.interface not in ("auto", *network.interfaces()),
-        lambda f: f"no such interface on this machine, which has {', '.join(network.interfaces())}",
-        "try launch.interface=auto",
-    ),
-    Rule(
-        "restarts-from-something", "warn", "launch.max_restarts goes back to a checkpoint",
-        lambda f: f"launch.max_restarts={f.run.launch.max_restarts}",
-        lambda f: bool(f.run.launch.max_restarts) and _saves_at_end_only(f),
-        "the run saves at its end only: a restart begins at step 0",
-        lambda f: f"try checkpoint.every={max(1, (_steps(f) or 0) // 4)}",
     ),
     Rule(
         "nccl-needs-cuda", "refuse", "launch.backend=nccl moves GPU memory only",
@@ -327,21 +245,21 @@ RULES: tuple[Rule, ...] = (
         "evaluates-in-time", "warn", "evaluate.every lies within the run",
         lambda f: f"evaluate.every={f.run.evaluate.every}",
         lambda f: _beyond(f, "evaluate"),
-        lambda f: f"the run has {_steps(f)} steps: it evaluates at its end only",
-        lambda f: f"try evaluate.every={max(1, (_steps(f) or 0) // 4)}",
+        lambda f: f"the run has {f.steps} steps: it evaluates at its end only",
+        lambda f: f"try evaluate.every={max(1, (f.steps or 0) // 4)}",
     ),
     Rule(
         "saves-in-time", "warn", "checkpoint.every lies within the run",
         lambda f: f"checkpoint.every={f.run.checkpoint.every}",
         lambda f: _beyond(f, "checkpoint"),
-        lambda f: f"the run has {_steps(f)} steps: it saves at its end only",
-        lambda f: f"try checkpoint.every={max(1, (_steps(f) or 0) // 4)}",
+        lambda f: f"the run has {f.steps} steps: it saves at its end only",
+        lambda f: f"try checkpoint.every={max(1, (f.steps or 0) // 4)}",
     ),
     Rule(
         "warm-in-time", "warn", "schedule.warmup lies within the run",
         lambda f: f"schedule.warmup={f.run.schedule.warmup}",
-        lambda f: len(_lengths(f)) == 1 and f.run.schedule.warmup >= (_steps(f) or math.inf),
-        lambda f: f"the run has {_steps(f)} steps: the full learning rate is never reached",
+        lambda f: f.run.schedule.warmup >= (f.steps or math.inf),
+        lambda f: f"the run has {f.steps} steps: the full learning rate is never reached",
         "try schedule.warmup=0.1",
     ),
     Rule(
@@ -353,30 +271,5 @@ RULES: tuple[Rule, ...] = (
         and f.run.loader.workers * f.processes > f.machine.cores,
         lambda f: f"{f.processes} x {f.run.loader.workers} workers on {f.machine.cores} cores: they take turns",
         "try loader.workers=auto or loader=auto",
-    ),
-    Rule(
-        "nothing-to-send", "warn", "communication changes how gradients are averaged, nothing else",
-        lambda f: f"communication={f.run.communication.option}",
-        lambda f: f.run.communication.option != "exact" and _averages_nothing(f),
-        lambda f: f"strategy={f.run.strategy.option} averages no gradients over {f.world_size} "
-        f"{'process' if f.world_size == 1 else 'processes'}",
-        "try communication=exact",
-    ),
-    Rule(
-        "powersgd-under-ddp", "refuse", "communication=powersgd needs whole gradients: strategy=ddp",
-        "communication=powersgd",
-        lambda f: f.run.communication.option == "powersgd" and f.run.strategy.option in SPREAD,
-        lambda f: f"takes whole gradient matrices; strategy={f.run.strategy.option} may hold parts of them",
-        lambda f: "try strategy=ddp or communication="
-        + ("bf16" if f.run.strategy.sizes(f.world_size)["shard"] > 1 else "exact"),
-    ),
-    Rule(
-        "powersgd-in-time", "warn", "communication.start_step lies within the run",
-        lambda f: f"communication.start_step={f.run.communication.start_step}",
-        lambda f: f.run.communication.option == "powersgd"
-        and len(_lengths(f)) == 1
-        and f.run.communication.start_step >= (_steps(f) or math.inf),
-        lambda f: f"the run has {_steps(f)} steps: every one of them is sent exactly",
-        lambda f: f"try communication.start_step={(_steps(f) or 0) // 10}",
     ),
 )  # fmt: skip

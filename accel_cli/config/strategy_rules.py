@@ -13,10 +13,6 @@ def ranks_of(facts: Facts, world_size: int) -> int:
     return math.prod(facts.run.strategy.sizes(world_size).values())
 
 
-def _size(facts: Facts, dimension: str) -> int:
-    return int(facts.run.strategy.sizes(facts.world_size)[dimension])
-
-
 def _unfit(facts: Facts) -> int | None:
     """The first number of ranks that the dimensions do not come to."""
     return next((n for n in facts.world_sizes if facts.run.strategy.stated() and ranks_of(facts, n) != n), None)
@@ -98,8 +94,9 @@ STRATEGY_RULES: tuple[Rule, ...] = (
     Rule(
         "static-graph-every-step", "refuse", "a static graph is one forward a step",
         "strategy.static_graph=true",
-        lambda f: bool(getattr(f.run.strategy, "static_graph", False)) and _accumulates(f),
-        lambda f: f"train.micro_batch={f.run.train.micro_batch} takes several forwards a step",
+        lambda f: bool(getattr(f.run.strategy, "static_graph", False)) and (_accumulates(f) or f.sizes["pipeline"] > 1),
+        lambda f: "the micro-batches of a pipeline take several forwards a step" if f.sizes["pipeline"] > 1
+        else f"train.micro_batch={f.run.train.micro_batch} takes several forwards a step",
         "try strategy.static_graph=false",
     ),
     Rule(
@@ -131,14 +128,14 @@ STRATEGY_RULES: tuple[Rule, ...] = (
     Rule(
         "muon-of-a-stage", "refuse", "optimizer=muon has to see the whole model",
         "optimizer=muon",
-        lambda f: f.run.optimizer.option == "muon" and _size(f, "pipeline") > 1,
+        lambda f: f.run.optimizer.option == "muon" and f.sizes["pipeline"] > 1,
         "which matrices are hidden ones cannot be told from a stage",
         "try optimizer=adamw",
     ),
     Rule(
         "context-in-one-stage", "refuse", "a shared sequence is not cut into pipeline stages too",
         lambda f: f"strategy.context={f.run.strategy.context}",
-        lambda f: min(_size(f, "pipeline"), _size(f, "context")) > 1,
+        lambda f: min(f.sizes["pipeline"], f.sizes["context"]) > 1,
         "stages hand on whole sequences",
         "try strategy.context=1 or strategy.pipeline=1",
     ),

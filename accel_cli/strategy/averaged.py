@@ -1,4 +1,4 @@
-"""Gradients averaged over ranks: replicas under DDP, or shards under FSDP2."""
+"""Gradients averaged over replicas: torch's DDP, its buckets and its timers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def replicate(model: nn.Module, world: World, config: Any, communication: Any) -
 def bucket_megabytes(config: Any, world: World) -> float:
     """What a slow link wants are small buckets: sent while backward runs, where one large one is sent after it.
 
-    Two hosts over 1 Gbit/s, 7.5 MB of gradients: a step of 157 ms in buckets of 1 MB, of 176 in one (gloo).
+    Two hosts over 1 Gbit/s, 7.5 MB of gradients: a step is 1.27 times what the link allows in buckets of 1 MB, 1.56
+    times in one (gloo, benchmarks/link.py step).
     """
     if config.bucket_megabytes != "auto":
         return float(config.bucket_megabytes)

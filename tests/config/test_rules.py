@@ -45,10 +45,6 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
         CPU,
         {"strategy": "mesh", "strategy.pipeline": 2, "strategy.schedule": "zero_bubble", "launch.processes": 4},
     ),
-    "stages-change-the-graph": (
-        CPU,
-        {"strategy": "mesh", "strategy.pipeline": 2, "strategy.static_graph": True, "launch.processes": 4},
-    ),
     "stages-share-no-weight": (
         CPU,
         {"strategy": "pipeline", "launch.processes": 2, "model": "gpt", "model.weight_tying": True, "data": "text"},
@@ -156,6 +152,14 @@ def test_every_rule_can_be_met_and_need_not_be(rule: Any, monkeypatch: pytest.Mo
     told = [f"{p.where}: {p.why}; {p.fix}" for p in refusals(met)] if rule.level == "refuse" else judge(met)
     assert f"{problem.where}: {problem.why}; {problem.fix}" in told
     assert not rule.when(facts({}, TWO_GPUS if rule.id == "one-length" else CPU))
+
+
+def test_the_micro_batches_of_a_pipeline_change_a_static_graph_too() -> None:
+    cut = {"strategy": "mesh", "strategy.pipeline": 2, "launch.processes": 4}
+    assert not refusals(facts(cut, CPU))
+    (problem,) = refusals(facts({**cut, "strategy.static_graph": True}, CPU))
+    assert problem.where == "strategy.static_graph=true"
+    assert "pipeline" in problem.why
 
 
 def pairs() -> Iterator[tuple[str, str, str, str]]:
