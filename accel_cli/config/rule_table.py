@@ -38,7 +38,7 @@ def _length_fix(facts: Facts) -> str:
 
 
 def _compiler_is_absent(facts: Facts) -> bool:
-    if facts.run.compile.option == "none" or facts.run.compile.backend != "inductor" or facts.device != "cpu":
+    if facts.run.compile.option in ("none", "auto") or facts.run.compile.backend != "inductor" or facts.device != "cpu":
         return False
     return not (shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"))
 
@@ -191,6 +191,22 @@ RULES: tuple[Rule, ...] = (
         "try compile=none, or install g++",
     ),
     Rule(
+        "autotune-by-inductor", "refuse", "compile=max_autotune chooses among inductor's kernels",
+        lambda f: f"compile.backend={f.run.compile.backend}",
+        lambda f: f.run.compile.option == "max_autotune" and f.run.compile.backend != "inductor",
+        "only inductor has kernels to choose from",
+        "try compile.backend=inductor or compile=full",
+    ),
+    Rule(
+        "cuda-graphs-on-cuda", "refuse", "compile.cuda_graphs records kernels of an NVIDIA GPU, through inductor",
+        "compile.cuda_graphs=true",
+        lambda f: f.run.compile.option != "none"
+        and f.run.compile.cuda_graphs
+        and (f.device != "cuda" or f.run.compile.backend != "inductor"),
+        lambda f: f"inductor records them on cuda; this is {f.run.compile.backend} on {f.device}",
+        "try compile.cuda_graphs=false",
+    ),
+    Rule(
         "model-reads-input", "refuse", "the model reads the kind of input that the data gives",
         lambda f: f"model={f.run.model.option} data={f.run.data.option}",
         _misread,
@@ -261,6 +277,28 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.run.schedule.warmup >= (f.steps or math.inf),
         lambda f: f"the run has {f.steps} steps: the full learning rate is never reached",
         "try schedule.warmup=0.1",
+    ),
+    Rule(
+        "micro-batch-of-stages", "refuse", "train.micro_batch=auto is for micro-batches that come one by one",
+        "train.micro_batch=auto",
+        lambda f: f.run.train.micro_batch == "auto" and f.sizes["pipeline"] > 1,
+        "the stages of a pipeline hold several micro-batches at a time",
+        "try train.micro_batch=null strategy.micro_batches=auto",
+    ),
+    Rule(
+        "memory-can-be-seen", "refuse", "train.micro_batch=auto needs a device that tells how much memory was taken",
+        "train.micro_batch=auto",
+        lambda f: f.run.train.micro_batch == "auto"
+        and not (f.device == "cuda" or (f.device == "cpu" and f.machine.counts_memory)),
+        lambda f: f"a process on {f.device} cannot tell here how much memory it took",
+        "try train.micro_batch=16, or a number that fits",
+    ),
+    Rule(
+        "memory-limit-on-linux", "refuse", "hardware.memory_gigabytes is a limit that the Linux kernel keeps",
+        lambda f: f"hardware.memory_gigabytes={f.run.hardware.memory_gigabytes}",
+        lambda f: f.device == "cpu" and f.run.hardware.memory_gigabytes is not None and not f.machine.counts_memory,
+        "this system keeps no limit on a process's data",
+        "try hardware.memory_gigabytes=null",
     ),
     Rule(
         "workers-and-cores", "warn", "loader workers and processes share the cores",

@@ -103,7 +103,8 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     held = {id(module) for module in bare.modules()}
     blocks = [block for block in blocks if id(block) in held]
     activation_checkpointing.apply(blocks, run.train.activation_checkpointing)
-    implementation("compile", run.compile)(run.compile).apply(bare)
+    compiler = implementation("compile", run.compile)(run.compile)
+    compiler.apply(bare, blocks)
     communication = implementation("communication", run.communication)(run.communication)
     model = strategy.wrap(bare, blocks, communication, precision)
 
@@ -136,6 +137,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
         strategy=strategy,
         communication=communication,
         precision=precision,
+        compiler=compiler,
         scaler=precision.scaler(),
         task=task,
         data=data,
