@@ -89,6 +89,7 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "evaluates-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "evaluate.every": 20}),
     "saves-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "checkpoint.every": 20}),
     "warm-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "schedule.warmup": 20}),
+    "momentum-to-follow": (CPU, {"optimizer": "adagrad", "schedule.momentum": [0.85, 0.95]}),
     "workers-and-cores": (CPU, {"loader": "workers", "loader.workers": 4}),
     "nothing-to-send": (CPU, {"communication": "fp16"}),
     "powersgd-under-ddp": (CPU, {"strategy": "fsdp", "communication": "powersgd"}),
