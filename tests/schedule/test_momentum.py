@@ -10,6 +10,8 @@ from ranks import compose, records, run_ranks, train_here, train_ranks, write_ru
 from torch import nn
 from torch.optim import lr_scheduler
 
+from accel_cli.analysis.curves import figures
+from accel_cli.analysis.run_folder import RunFolder
 from accel_cli.config.parts import implementation, table
 from accel_cli.engine.step import set_learning_rate
 from accel_cli.errors import ConfigError
@@ -148,7 +150,8 @@ def test_a_run_tells_its_momentum(tmp_path: Path, strategy: str) -> None:
     assert all("momentum" not in record for record in stays)
     assert follows[0]["loss"] == stays[0]["loss"]
     assert follows[-1]["loss"] != stays[-1]["loss"]
-    assert list(follows[0])[list(follows[0]).index("learning_rate") + 1] == "momentum"
+    titles = ["".join(map(str, figures([RunFolder(tmp_path / name)], [name]))) for name in ("follows", "stays")]
+    assert [">Momentum<" in title for title in titles] == [True, False]
 
 
 def test_new_schedules_take_their_steps_on_two_ranks(tmp_path: Path) -> None:
