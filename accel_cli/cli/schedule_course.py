@@ -30,6 +30,8 @@ class Course:
     steps: int
     """Of the run; where that is unknown, the parts that it is cut into."""
     is_known: bool
+    warnings: tuple[str, ...] = ()
+    """What the rules say of the schedule."""
 
     @property
     def warmup(self) -> int:
@@ -93,6 +95,7 @@ class Course:
                 yield f"schedule.momentum takes the place of optimizer.{key}={show(getattr(optimizer, key))}"
         if optimizer.option == "muon":
             yield f"AdamW's part has x {show(optimizer.adamw_rate)} of this rate"
+        yield from self.warnings
 
 
 def course(planned: Plan) -> Course:
@@ -113,4 +116,6 @@ def course(planned: Plan) -> Course:
                 "add train.steps=1000 train.epochs=null",
             )
         )
-    return Course(run, schedule, steps(run, run.data.train_samples) if is_known else FINE, is_known)
+    length = steps(run, run.data.train_samples) if is_known else FINE
+    warnings = tuple(line for line in planned.warnings if line.startswith("schedule."))
+    return Course(run, schedule, length, is_known, warnings)

@@ -24,6 +24,25 @@ def waits_too_long(facts: Facts, part: str, least: int) -> bool:
     return len(facts.lengths) == 1 and getattr(facts.run, part).patience + least > evaluations(facts)
 
 
+def _first_drop(facts: Facts) -> float:
+    """The step, or share of the run, of the first drop of a schedule that has drops."""
+    schedule = facts.run.schedule
+    milestones = [schedule.every] if schedule.option == "step" else schedule.milestones
+    return min(milestones, default=math.inf)
+
+
+def _drops(facts: Facts) -> str:
+    return {"step": "every", "multistep": "milestones"}.get(facts.run.schedule.option, "")
+
+
+def _is_never_stable(facts: Facts) -> bool:
+    schedule = facts.run.schedule
+    if schedule.option != "warmup_stable_decay":
+        return False
+    steps = facts.steps or math.inf
+    return sum(part if isinstance(part, float) else part / steps for part in (schedule.warmup, schedule.decay)) >= 1
+
+
 def _has_no_momentum(facts: Facts) -> bool:
     optimizer = facts.run.optimizer
     if facts.run.schedule.momentum is None or optimizer.option == "custom":
@@ -52,6 +71,20 @@ SCHEDULE_RULES: tuple[Rule, ...] = (
         lambda f: f.run.schedule.warmup >= (f.steps or math.inf),
         lambda f: f"the run has {f.steps} steps: the full learning rate is never reached",
         "try schedule.warmup=0.1",
+    ),
+    Rule(
+        "drops-in-time", "warn", "schedule=step and multistep drop within the run",
+        lambda f: f"schedule.{_drops(f)}={show(getattr(f.run.schedule, _drops(f)))}",
+        lambda f: bool(_drops(f)) and _first_drop(f) >= (f.steps or math.inf),
+        lambda f: "the rate never drops" + (f": the run has {f.steps} steps" if f.steps else ""),
+        lambda f: "try schedule.every=0.3" if _drops(f) == "every" else "try schedule.milestones=[0.5,0.75]",
+    ),
+    Rule(
+        "stable-in-between", "warn", "schedule=warmup_stable_decay has steps between warm-up and decay",
+        lambda f: f"schedule.decay={show(f.run.schedule.decay)}",
+        _is_never_stable,
+        lambda f: f"with schedule.warmup={show(f.run.schedule.warmup)} it takes the whole run: no step is stable",
+        "try schedule.decay=0.2",
     ),
     Rule(
         "momentum-to-follow", "refuse", "schedule.momentum moves the momentum, or beta1, that the optimizer has",

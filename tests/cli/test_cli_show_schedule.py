@@ -132,6 +132,10 @@ def test_a_pipe_that_knows_ascii_only_gets_ascii(
             "full rate 0.002 = optimizer.learning_rate=0.001, scaled by train.learning_rate_scaling=sqrt "
             "from a batch of 16 to 64",
         ),
+        (
+            ["schedule.warmup=2000"],
+            "schedule.warmup=2000: the run has 1000 steps: the full learning rate is never reached",
+        ),
         (["optimizer=muon"], "AdamW's part has x 0.05 of this rate"),
     ],
 )

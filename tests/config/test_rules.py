@@ -89,6 +89,8 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "evaluates-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "evaluate.every": 20}),
     "saves-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "checkpoint.every": 20}),
     "warm-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "schedule.warmup": 20}),
+    "drops-in-time": (CPU, {"schedule": "step", "schedule.every": 50, "train.epochs": None, "train.steps": 50}),
+    "stable-in-between": (CPU, {"schedule": "warmup_stable_decay", "schedule.warmup": 0.5, "schedule.decay": 0.5}),
     "momentum-to-follow": (CPU, {"optimizer": "adagrad", "schedule.momentum": [0.85, 0.95]}),
     "workers-and-cores": (CPU, {"loader": "workers", "loader.workers": 4}),
     "nothing-to-send": (CPU, {"communication": "fp16"}),
