@@ -112,6 +112,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     groups = parameter_groups(bare, run.optimizer, rates)
     optimizer = implementation("optimizer", run.optimizer)(run.optimizer, groups, world.device)
     schedule = implementation("schedule", run.schedule)(run.schedule)
+    schedule.check(optimizer.param_groups)
     stopping = implementation("stopping", run.stopping)(run.stopping, task.metric, task.mode)
     if task.metrics is not None:
         stopping.check([f"validation_{name}" for name in task.metrics])
