@@ -113,11 +113,16 @@ def settled_before(run: Run, known: dict[str, Any]) -> Run:
         if group in known and getattr(run, group).option == "auto":
             run = run.with_option(group, known[group])
     if "train.micro_batch" in known and run.train.micro_batch == "auto":
-        run = run.with_values("train", micro_batch=known["train.micro_batch"])
+        run = with_micro_batch(run, known["train.micro_batch"])
     if "optimizer.learning_rate" in known and run.train.learning_rate == "find":
         run = run.with_values("optimizer", learning_rate=known["optimizer.learning_rate"])
         run = run.with_values("train", learning_rate=None)
     return run
+
+
+def with_micro_batch(run: Run, size: int) -> Run:
+    """The run with the micro-batch that fits, and no larger batches in evaluation: they would not."""
+    return run.with_values("train", micro_batch=size).with_values("evaluate", batch=min(run.evaluate.batch, size))
 
 
 def decided_in(folder: Path) -> dict[str, Any]:

@@ -57,10 +57,13 @@ class Trial:
             found = next(self._batches)
         return found
 
-    def step(self) -> StepReport:
-        """One real step: data, forward, backward, the exchange between ranks, the optimizer."""
+    def step(self, micro_batches: int | None = None) -> StepReport:
+        """One real step: data, forward, backward, the exchange between ranks, the optimizer.
+
+        ``micro_batches`` leaves out those of a rank beyond the first few.
+        """
         t = self.training
-        report = train_step(t, self.batches())
+        report = train_step(t, self.batches()[:micro_batches])
         t.step = min(t.step + 1, t.steps - 1)
         return report
 

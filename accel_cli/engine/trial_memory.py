@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from accel_cli.config.decide import Decision
+from accel_cli.config.decide import Decision, with_micro_batch
 from accel_cli.config.run import Run
 from accel_cli.config.work import share_sizes
 from accel_cli.engine.trial import Trial
@@ -17,8 +17,11 @@ from accel_cli.world import World
 
 ROOM = 0.9
 """Share of the memory that a step may be seen or foreseen to take: allocators leave gaps, and other steps differ."""
-STRIDE = 8
-"""A size that nothing is known of is at most this many times one that was seen to fit."""
+STRIDE, NEAR_STRIDE = 8, 2
+"""A size is at most this many times one that was seen to fit: far from the limit, and where it is foreseen to take
+more than half of the room."""
+FEW = 2
+"""Micro-batches that tell what a step takes: the second adds to the first one's gradients."""
 
 
 def find_micro_batch(run: Run, hardware: Any, world: World) -> tuple[Run, Decision]:
@@ -47,15 +50,18 @@ def find_micro_batch(run: Run, hardware: Any, world: World) -> tuple[Run, Decisi
         )
     best = max(fitting)
     why = f"a step of {best} takes {gigabytes(needed[best])} of the {gigabytes(limit)} that a process has"
-    if best < sizes[-1]:
-        over = sizes[sizes.index(best) + 1]
-        taken = needed.get(over, math.inf)
-        amount = gigabytes(taken) if math.isfinite(taken) else gigabytes(_foreseen(needed, over))
-        why += f"; {over} {'ran out of it' if taken == math.inf else f'would take {amount}'}"
-    else:
-        why += ", the whole share of the global batch"
+    why += ", the whole share of the global batch" if best == sizes[-1] else f"; {_beyond(sizes, needed, best)}"
     measurements = {"bytes": {str(size): need for size, need in needed.items() if math.isfinite(need)}, "limit": limit}
-    return run.with_values("train", micro_batch=best), Decision("train.micro_batch", best, why, measurements)
+    return with_micro_batch(run, best), Decision("train.micro_batch", best, why, measurements)
+
+
+def _beyond(sizes: Sequence[int], needed: dict[int, float], best: int) -> str:
+    """What the next larger size, or the next that was tried, would have taken."""
+    tried = min((size for size in needed if size > best), default=None)
+    if tried is not None and math.isinf(needed[tried]):
+        return f"{tried} ran out of it"
+    over = tried or sizes[sizes.index(best) + 1]
+    return f"{over} would take {gigabytes(needed.get(over) or _foreseen(needed, over))}"
 
 
 def _needed(run: Run, hardware: Any, world: World) -> float:
@@ -64,30 +70,35 @@ def _needed(run: Run, hardware: Any, world: World) -> float:
     with Trial(run, hardware, world) as trial:
         fits = _attempt(trial, world)
         if fits:
-            trial.step()  # makes the optimizer's state, which stays
+            trial.step(FEW)  # makes the optimizer's state, which stays
             fits = _attempt(trial, world)
         need = float(hardware.memory_taken()) if fits else math.inf
     return max(world.gather(need))
 
 
 def _attempt(trial: Trial, world: World) -> bool:
-    """Forward and backward of every micro-batch, without an update; whether all ranks had the memory for it.
+    """Forward and backward of micro-batches, without an update; whether all ranks had the memory for it.
 
     Replicas exchange nothing here, so that none waits for another that has failed. Ranks that share matrices or
-    layers talk in every forward: there the straight line has to be right, or the run ends.
+    layers talk in every forward: there the straight line has to be right, or the run ends with ResourceError.
     """
     t = trial.training
-    if not t.strategy.holds_whole:
-        trial.step()
-        return True
     fits = True
     try:
-        for batch in trial.batches()[:2]:  # two: the second adds to the first one's gradients
-            with t.strategy.gradient_sync(t.model, last=False), t.precision.autocast():
-                t.strategy.loss(t.task, t.model, batch).float().backward()
+        if t.strategy.holds_whole:
+            for batch in trial.batches()[:FEW]:
+                with t.strategy.gradient_sync(t.model, last=False), t.precision.autocast():
+                    t.strategy.loss(t.task, t.model, batch).float().backward()
+        else:
+            trial.step(FEW)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
+        if not t.strategy.holds_whole:
+            size = t.work.micro_batch
+            raise ResourceError(
+                f"a micro-batch of {size} ran out of memory", f"try train.micro_batch={max(1, size // 2)}"
+            ) from error
         fits = False
     for parameter in t.parameters:
         parameter.grad = None
@@ -104,17 +115,23 @@ def _following(sizes: Sequence[int], needed: dict[int, float], room: float) -> i
     failed = min((size for size, need in needed.items() if need > room), default=None)
     if not fitting:
         return None
-    low, stride = max(fitting), STRIDE if len(needed) > 1 else 2
-    high = low * stride if failed is None else failed // 2
-    open_to = [size for size in sizes if low < size <= high]
-    return max((s for s in open_to if len(fitting) < 2 or _foreseen(needed, s) <= room), default=None)
+    low = max(fitting)
+    if failed is not None:
+        return max((s for s in sizes if low < s <= failed // 2 and _foreseen(needed, s) <= room), default=None)
+
+    def in_reach(size: int) -> bool:
+        foreseen = _foreseen(needed, size)
+        far = len(fitting) > 1 and 2 * foreseen <= room
+        return foreseen <= room and size <= low * (STRIDE if far else NEAR_STRIDE)
+
+    return max((size for size in sizes if low < size and in_reach(size)), default=None)
 
 
 def _foreseen(needed: dict[int, float], size: int) -> float:
     """Bytes, by the straight line through the two largest sizes that were measured."""
     known = sorted(s for s, need in needed.items() if math.isfinite(need))[-2:]
     if len(known) < 2:
-        return math.inf
+        return needed[known[0]]
     slope = max(0.0, needed[known[1]] - needed[known[0]]) / (known[1] - known[0])
     return needed[known[1]] + slope * (size - known[1])
 

@@ -182,7 +182,7 @@ def with_less_on_one_rank(folder: str, cache: str) -> Any:
 def test_the_rank_with_the_least_memory_decides_for_all(tmp_path: Path) -> None:
     folder = write_run([*FITTED, "hardware.memory_gigabytes=2"], tmp_path, 2, OWN)
     found = run_ranks(with_less_on_one_rank, 2, str(folder), str(tmp_path / "cache"))
-    assert found[0] == found[1] < 1024
+    assert found[0] == found[1] < 1024, found
 
 
 class Pairs(nn.Module):
@@ -199,7 +199,7 @@ class Pairs(nn.Module):
 
 
 def test_running_out_of_memory_on_one_rank_is_agreed_on(tmp_path: Path) -> None:
-    words = [*FITTED, "model.factory=test_trials:Pairs", "train.global_batch=1024", "hardware.memory_gigabytes=0.2"]
+    words = [*FITTED, "model.factory=test_trials:Pairs", "train.global_batch=1024", "hardware.memory_gigabytes=0.14"]
     folder = write_run(words, tmp_path, 2, OWN)
     every = run_ranks(settled, 2, str(folder), str(tmp_path / "cache"), None, OWN)
     assert every[0] == every[1]
