@@ -33,6 +33,7 @@ class Trial:
     """
 
     def __init__(self, run: Run, hardware: Any, world: World) -> None:
+        self._hardware = hardware
         self.training, _ = build(run, hardware, world, lambda line: None)
         self.training.train_mode()
         self._batches: Iterator[list[Any]] = iter(())
@@ -46,8 +47,7 @@ class Trial:
         del self.training
         torch._dynamo.reset()
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._hardware.release_memory()
 
     def batches(self) -> list[Any]:
         """This rank's micro-batches of the next global batch; from the first one again when the run has no more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from collections.abc import Callable
@@ -67,6 +68,11 @@ class Hardware:
         """Bytes that a training may take in this process, of ``processes`` that share this machine."""
         gigabytes = getattr(self.config, "memory_gigabytes", None)
         return round(gigabytes * 1e9) if gigabytes is not None else memory_available() // processes
+
+    def release_memory(self) -> None:
+        """Give back what was freed, so that what comes next is counted by itself."""
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc's
+            trim(0)
 
     def forget_peak(self) -> None:
         """Let ``memory_taken`` count from now on."""

@@ -51,6 +51,9 @@ class CUDA(Hardware):
         free, total = torch.cuda.mem_get_info()
         return min(free + torch.cuda.memory_reserved(), total)
 
+    def release_memory(self) -> None:
+        torch.cuda.empty_cache()
+
     def forget_peak(self) -> None:
         torch.cuda.reset_peak_memory_stats()
 
