@@ -24,7 +24,8 @@ READ = 10
 def find_learning_rate(run: Run, hardware: Any, world: World) -> tuple[Run, Decision]:
     """A collective, with the same answer on every rank. Raises ConfigError where no rate makes the loss fall."""
     rates = sweep(LOWEST, HIGHEST, COUNT)
-    with Trial(run, hardware, world) as trial:
+    still = run.with_option("schedule", "constant").with_values("schedule", warmup=0, momentum=None)
+    with Trial(still, hardware, world) as trial:
         losses = _losses(trial, rates)
     found = pick(rates[: len(losses)], losses)
     if found is None:
@@ -41,11 +42,10 @@ def find_learning_rate(run: Run, hardware: Any, world: World) -> tuple[Run, Deci
 def _losses(trial: Trial, rates: list[float]) -> list[float]:
     """The loss of one step at each rate, up to where they diverge."""
     t = trial.training
-    t.learning_rate = 1.0
     seen: list[float] = []
     rows: list[torch.Tensor] = []
     for number, rate in enumerate(rates, 1):
-        t.schedule = lambda step, steps, rate=rate: rate
+        t.learning_rate = rate
         report = trial.step()
         rows.append(torch.stack([report.loss / report.weight, report.norm.float(), report.skipped]))
         if number % READ and number < len(rates):
