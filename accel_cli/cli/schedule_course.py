@@ -78,6 +78,11 @@ class Course:
                 f"train.epochs={show(train.epochs)}: how many steps that is only the data can tell, so this is over "
                 "the share of the run; train.steps=N train.epochs=null shows steps"
             )
+        if train.learning_rate == "find":
+            yield (
+                "train.learning_rate=find will choose the full rate: "
+                f"{show(optimizer.learning_rate)} is only what it starts from"
+            )
         if train.learning_rate_scaling != "none":
             yield (
                 f"full rate {learning_rate(self.run):.4g} = optimizer.learning_rate={show(optimizer.learning_rate)}, "
