@@ -123,6 +123,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     if average.decay is not None:
         hooks.append(average.after_step)
     hooks += strategy.after_step
+    hooks += precision.after_step(bare)
 
     # 10. what user code draws while training is a rank's own, from here on
     seed_everything(hardware, step_seed(run.train.seed, 0, strategy.data.rank))

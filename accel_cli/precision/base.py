@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -79,6 +80,10 @@ class Precision:
     def placing(self) -> AbstractContextManager[Any]:
         """Surrounds the forward passes by which a strategy learns the model: in fp32, so that a wrong cut shows."""
         return nullcontext()
+
+    def after_step(self, model: nn.Module) -> tuple[Callable[[int], None], ...]:
+        """What has to be called with the step's number after each step, of what this rank holds of the model."""
+        return ()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Surrounds every forward pass, of training and evaluation."""

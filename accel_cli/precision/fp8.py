@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+from torchao.float8 import (
+    Float8LinearConfig,
+    convert_to_float8_training,
+    precompute_float8_dynamic_scale_for_fsdp,
+)
 from torchao.float8.float8_linear import Float8Linear
 
 from accel_cli.errors import ConfigError, Problem
@@ -33,6 +37,7 @@ class FP8(BF16):
     def __init__(self, config: Any, device: torch.device) -> None:
         super().__init__(config, device)
         self.converted: dict[str, nn.Linear] = {}
+        self.gathers = getattr(config, "gather", "own") == "fp8"
 
     def convert(self, model: nn.Module, micro_batch: int) -> list[str]:
         layers = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
@@ -61,6 +66,10 @@ class FP8(BF16):
                 why = f"a rank's part of {name}, {outputs}x{inputs}, is no multiple of {self.step}"
                 raise ConfigError(Problem(f"precision={self.name}", why, "try precision=bf16, or fewer parts"))
 
+    def after_step(self, model: nn.Module) -> tuple[Callable[[int], None], ...]:
+        """The scales of all gathered weights in one exchange, where each gathering would wait for one of its own."""
+        return (lambda step: precompute_float8_dynamic_scale_for_fsdp(model),) if self.gathers else ()
+
     def reason(self, name: str, layer: nn.Linear) -> str | None:
         """Why a layer stays in bf16; None where it need not."""
         shape = f"{layer.out_features}x{layer.in_features}"
@@ -83,7 +92,7 @@ class FP8(BF16):
         """Put torchao's layers in the place of those named, with the same parameters."""
         recipe = Float8LinearConfig.from_recipe_name(self.config.recipe)
         # The weight's gradient sums over samples; to fill their number up with zeros is a copy, so only where needed.
-        config = replace(recipe, pad_inner_dim=micro_batch % STEP != 0)
+        config = replace(recipe, pad_inner_dim=micro_batch % STEP != 0, enable_fsdp_float8_all_gather=self.gathers)
         convert_to_float8_training(model, config=config, module_filter_fn=lambda module, name: name in names)
 
 

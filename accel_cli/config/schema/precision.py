@@ -44,6 +44,7 @@ class FP8(_Scaled):
     """float8 matrix products in linear layers, everything else as in bf16."""
 
     recipe: Literal["tensorwise", "rowwise"] = Field(description="one scale for a matrix, or one for each of its rows")
+    gather: Literal["own", "fp8"] = Field(description="what fsdp gathers these weights in: their own type, or fp8")
 
 
 class MXFP8(_Scaled):
