@@ -31,6 +31,8 @@ class Machine:
     mps: bool = False
     cpu_flags: frozenset[str] = field(default_factory=frozenset)
     cpu_name: str = ""
+    counts_memory: bool = True
+    """Whether the kernel tells what a process took at most, and keeps a limit on it: Linux."""
 
     @property
     def fast_bf16(self) -> bool:
@@ -49,7 +51,8 @@ def detect() -> Machine:
     """Look at the machine once. Takes milliseconds; never imports torch."""
     name, flags = _processor()
     is_apple = sys.platform == "darwin" and platform.machine() == "arm64"
-    return Machine(_cores(), _memory(), _gpus(), is_apple, flags, name)
+    counts_memory = os.access("/proc/self/clear_refs", os.W_OK)
+    return Machine(_cores(), _memory(), _gpus(), is_apple, flags, name, counts_memory)
 
 
 def has_package(name: str) -> bool:

@@ -94,6 +94,7 @@ class Metrics:
             "seconds": round(self.seconds, 4),
             "loss": None,
             "learning_rate": group["lr"] / group.get("rate", 1.0),
+            **self._momentum(),
             "gradient_norm": None,
             "samples_per_second": round(samples / self._window_seconds, 2) if self._window_seconds else None,
         }
@@ -101,6 +102,11 @@ class Metrics:
         self._rows, self._weights, self._window_seconds = [], [], 0.0
         if not self.t.hardware.asynchronous:
             self.flush()
+
+    def _momentum(self) -> dict[str, float]:
+        """Of the last step, where it follows the schedule."""
+        momentum = self.t.schedule.momentum(self.t.step - 1, self.t.steps)
+        return {} if momentum is None else {"momentum": momentum}
 
     def flush(self) -> None:
         """Write the record that was asked for, and end the run if its numbers are none any more."""

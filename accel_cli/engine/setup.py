@@ -105,7 +105,8 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     held = {id(module) for module in bare.modules()}
     blocks = [block for block in blocks if id(block) in held]
     activation_checkpointing.apply(blocks, run.train.activation_checkpointing)
-    implementation("compile", run.compile)(run.compile).apply(bare)
+    compiler = implementation("compile", run.compile)(run.compile)
+    compiler.apply(bare, blocks)
     communication = implementation("communication", run.communication)(run.communication)
     model = strategy.wrap(bare, blocks, communication, precision)
 
@@ -113,6 +114,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     groups = parameter_groups(bare, run.optimizer, rates)
     optimizer = implementation("optimizer", run.optimizer)(run.optimizer, groups, world.device)
     schedule = implementation("schedule", run.schedule)(run.schedule)
+    schedule.check(optimizer.param_groups)
     stopping = implementation("stopping", run.stopping)(run.stopping, task.metric, task.mode)
     if task.metrics is not None:
         stopping.check([f"validation_{name}" for name in task.metrics])
@@ -139,6 +141,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
         strategy=strategy,
         communication=communication,
         precision=precision,
+        compiler=compiler,
         scaler=precision.scaler(),
         task=task,
         data=data,

@@ -44,3 +44,16 @@ class CUDA(Hardware):
 
     def peak_memory(self) -> int | None:
         return torch.cuda.max_memory_allocated()
+
+    def memory_limit(self, processes: int) -> int:
+        free, total = torch.cuda.mem_get_info()
+        return min(free + torch.cuda.memory_reserved(), total)
+
+    def release_memory(self) -> None:
+        torch.cuda.empty_cache()
+
+    def forget_peak(self) -> None:
+        torch.cuda.reset_peak_memory_stats()
+
+    def memory_taken(self) -> int:
+        return torch.cuda.max_memory_allocated()

@@ -18,6 +18,10 @@ class Auto(Option):
 class CPU(Auto):
     """The processor's cores, shared evenly among the processes."""
 
+    memory_gigabytes: float | None = Field(
+        gt=0, description="most memory that the training in one process may take, in 10^9 bytes; null: what is there"
+    )
+
 
 class CUDA(Auto):
     """NVIDIA GPUs (and AMD under ROCm), one for each process."""
