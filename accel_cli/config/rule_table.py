@@ -9,6 +9,7 @@ from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.launch_rules import LAUNCH_RULES
 from accel_cli.config.memory_rules import MEMORY_RULES
 from accel_cli.config.pipeline_rules import PIPELINE_RULES
+from accel_cli.config.precision_rules import PRECISION_RULES
 from accel_cli.config.replica_rules import REPLICA_RULES
 from accel_cli.config.schedule_rules import SCHEDULE_RULES, evaluations, waits_too_long
 from accel_cli.config.strategy_rules import STRATEGY_RULES, ranks_of
@@ -77,6 +78,7 @@ RULES: tuple[Rule, ...] = (
     *REPLICA_RULES,
     *COMMUNICATION_RULES,
     *LAUNCH_RULES,
+    *PRECISION_RULES,
     *COMPILE_RULES,
     *MEMORY_RULES,
     *SCHEDULE_RULES,
@@ -144,27 +146,6 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.run.hardware.threads * f.processes > max(f.machine.cores, f.processes),
         lambda f: f"{f.processes} x {f.run.hardware.threads} threads on {f.machine.cores} cores: they take turns",
         "try hardware.threads=auto",
-    ),
-    Rule(
-        "slow-bf16", "warn", "bf16 is slow on a processor that does not multiply it",
-        "precision=bf16",
-        lambda f: f.device == "cpu" and f.kernels == "bf16" and not f.machine.fast_bf16,
-        "this processor has no amx_bf16 or avx512_bf16: slower than fp32",
-        "try precision=fp32",
-    ),
-    Rule(
-        "slow-fp16", "warn", "fp16 is slow on a processor without avx512_fp16",
-        "precision=fp16",
-        lambda f: f.device == "cpu" and f.kernels == "fp16" and "avx512_fp16" not in f.machine.cpu_flags,
-        "this processor has no avx512_fp16 and converts to and fro: slower than fp32",
-        "try precision=fp32",
-    ),
-    Rule(
-        "fp16-on-mps", "refuse", "loss scaling is not supported on an Apple GPU",
-        "precision=fp16",
-        lambda f: f.device == "mps" and f.kernels == "fp16",
-        "loss scaling is not supported on an Apple GPU",
-        "try precision=fp32 or precision=bf16",
     ),
     Rule(
         "model-reads-input", "refuse", "the model reads the kind of input that the data gives",

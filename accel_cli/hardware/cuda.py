@@ -21,8 +21,6 @@ class CUDA(Hardware):
         if determinism == "exact":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         super().start(determinism)
-        torch.set_float32_matmul_precision("high" if self.config.tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = self.config.tf32
         torch.backends.cudnn.benchmark = determinism != "exact"
 
     def seed(self, value: int) -> None:

@@ -26,8 +26,6 @@ class CPU(Auto):
 class CUDA(Auto):
     """NVIDIA GPUs (and AMD under ROCm), one for each process."""
 
-    tf32: bool = Field(description="let fp32 matrix products use tensor cores with 10-bit mantissas")
-
 
 class MPS(Auto):
     """The GPU of an Apple computer; one process."""
