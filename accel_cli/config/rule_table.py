@@ -10,6 +10,7 @@ from accel_cli.config.communication_rules import COMMUNICATION_RULES
 from accel_cli.config.context_rules import CONTEXT_RULES
 from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.launch_rules import LAUNCH_RULES
+from accel_cli.config.optimizer_rules import OPTIMIZER_RULES
 from accel_cli.config.pipeline_rules import PIPELINE_RULES
 from accel_cli.config.replica_rules import REPLICA_RULES
 from accel_cli.config.strategy_rules import STRATEGY_RULES, ranks_of
@@ -97,6 +98,7 @@ RULES: tuple[Rule, ...] = (
     *REPLICA_RULES,
     *COMMUNICATION_RULES,
     *LAUNCH_RULES,
+    *OPTIMIZER_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
         lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in f.lengths) or "train.epochs=null",

@@ -15,6 +15,7 @@ from accel_cli.engine import activation_checkpointing
 from accel_cli.engine.blocks import find_blocks
 from accel_cli.loader.evaluation import evaluation_batches
 from accel_cli.optimizer.groups import parameter_groups
+from accel_cli.optimizer.patterns import freeze
 from accel_cli.task.base import resolve
 from accel_cli.world import World
 
@@ -52,6 +53,7 @@ def check(run: Run) -> None:
         model, output = _forward(run, description, task, batch, "cpu")
     task.check(output, batch)
     activation_checkpointing.check(find_blocks(model, run.train.blocks), run.train.activation_checkpointing)
+    freeze(model, run.optimizer.groups)
     parameter_groups(model, run.optimizer, {})
 
     def whole() -> tuple[nn.Module, Sequence[nn.Module]]:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from accel_cli.errors import ConfigError, Problem
+
 FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
 FOREACH_DEVICES = {"cuda", "xpu"}
 """Elsewhere foreach runs a loop over tensors too, with more temporaries."""
@@ -23,15 +25,23 @@ def with_rates(groups: Iterable[dict[str, Any]], learning_rate: float) -> list[d
     return [{**group, "lr": learning_rate * group["rate"]} for group in groups]
 
 
-def kernel(operator: str | None, groups: Iterable[dict[str, Any]], device: torch.device) -> dict[str, bool]:
-    """The fastest way that torch has to update these parameters, as keyword arguments of the optimizer.
+def kernel(
+    config: Any, operator: str | None, groups: Iterable[dict[str, Any]], device: torch.device
+) -> dict[str, bool]:
+    """How torch is to update these parameters, as keyword arguments of the optimizer; ``auto`` is the fastest way.
 
-    ``operator`` is the fused in-place operator's name in aten (``_fused_adamw_``), None where there is none.
+    ``operator`` is the fused in-place operator's name in aten (``_fused_adamw_``), None where there is none. Raises
+    ConfigError where ``config.kernel`` is fused and these parameters have no such kernel.
     """
     parameters = [parameter for group in groups for parameter in group["params"]]
     types = {device.type if p.device.type == "meta" else p.device.type for p in parameters}
+    if config.kernel in ("loop", "foreach"):
+        return {"foreach": config.kernel == "foreach"}
     if operator and _has_fused(operator, parameters, types):
         return {"fused": True}
+    if config.kernel == "fused":
+        why = f"torch has no fused {config.option} for these parameters on {', '.join(sorted(types))}"
+        raise ConfigError(Problem("optimizer.kernel=fused", why, "try optimizer.kernel=auto"))
     return {"foreach": types <= FOREACH_DEVICES}
 
 

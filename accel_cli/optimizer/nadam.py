@@ -18,5 +18,5 @@ def build(config: Any, groups: list[dict[str, Any]], device: torch.device) -> to
         eps=config.epsilon,
         momentum_decay=config.momentum_decay,
         decoupled_weight_decay=config.decoupled_weight_decay,
-        **kernel(None, groups, device),
+        **kernel(config, None, groups, device),
     )

@@ -18,5 +18,5 @@ def build(config: Any, groups: list[dict[str, Any]], device: torch.device) -> to
         eps=config.epsilon,
         momentum=config.momentum,
         centered=config.centered,
-        **kernel(None, groups, device),
+        **kernel(config, None, groups, device),
     )

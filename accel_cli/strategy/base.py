@@ -94,12 +94,20 @@ class Strategy:
             self._factor = value, torch.full((), value, device=self.world.device)
         return self._factor[1]
 
-    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
-        """The norm of all gradients, on the device, equal on all ranks; they are scaled down to ``max_norm``."""
+    def clip(
+        self, parameters: Sequence[nn.Parameter], max_norm: float | None, max_value: float | None = None
+    ) -> Tensor:
+        """The norm of all gradients, on the device, equal on all ranks; what is left of them keeps both limits.
+
+        They are scaled down to ``max_norm`` first; then each number is cut off at ``max_value``, which can only make
+        the norm smaller. The norm is that of the gradients as they came.
+        """
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = self.norm(gradients)
         if max_norm is not None:
             scale_down(gradients, max_norm, norm)
+        if max_value is not None:
+            cut_off(gradients, max_value)
         return norm
 
     def norm(self, gradients: list[Tensor]) -> Tensor:
@@ -171,6 +179,15 @@ def scale_down(gradients: list[Tensor], max_norm: float, norm: Tensor) -> None:
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for device, there in by_device(gradients).items():
         torch._foreach_mul_(there, factor.to(device))
+
+
+@torch.no_grad()
+def cut_off(gradients: list[Tensor], max_value: float) -> None:
+    """Bring every number to within -max_value and max_value, in place; of sharded gradients each rank its own."""
+    held = [getattr(gradient, "_local_tensor", gradient) for gradient in gradients]
+    for there in by_device(held).values():
+        torch._foreach_clamp_min_(there, -max_value)
+        torch._foreach_clamp_max_(there, max_value)
 
 
 def by_device(tensors: Sequence[Tensor]) -> dict[torch.device, list[Tensor]]:

@@ -20,7 +20,10 @@ class Train(Section):
     seed: int = Field(ge=0, lt=2**32, description="weights, data order, augmentation and dropout follow from it")
     micro_batch: int | None = Field(ge=1, description="most samples in one forward pass of one process")
     clip_norm: float | None = Field(gt=0, description="gradients are scaled down to this norm")
+    clip_value: float | None = Field(gt=0, description="then each number of a gradient is cut off at this size")
     ema: float | None = Field(gt=0, lt=1, description="decay of the averaged weights used for evaluation")
+    lookahead: int | None = Field(ge=1, description="steps until slow weights take over; they are what is evaluated")
+    lookahead_share: float = Field(gt=0, le=1, description="how far the slow weights go towards the others")
     learning_rate_scaling: Literal["none", "linear", "sqrt"] = Field(
         description="how the learning rate follows global_batch / base_batch"
     )
