@@ -32,6 +32,11 @@ def _no_compiler(facts: Facts) -> bool:
     return not (shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"))
 
 
+def _decays(facts: Facts) -> bool:
+    optimizer = facts.run.optimizer
+    return bool(optimizer.weight_decay or any(group.weight_decay for group in optimizer.groups))
+
+
 def _is_scheduled(facts: Facts) -> bool:
     return facts.run.schedule.option != "constant"
 
@@ -64,6 +69,13 @@ OPTIMIZER_RULES: tuple[Rule, ...] = (
         _no_compiler,
         "torchao compiles its update, and there is no C++ compiler on PATH",
         "try optimizer=adamw, or install g++",
+    ),
+    Rule(
+        "rprop-has-no-decay", "refuse", "rprop has no weight decay",
+        lambda f: f"optimizer.weight_decay={f.run.optimizer.weight_decay:g}",
+        lambda f: f.run.optimizer.option == "rprop" and _decays(f),
+        "rprop goes by the gradient's sign alone: it has no weight decay",
+        "try optimizer.weight_decay=0, in its groups too",
     ),
     Rule(
         "schedule-free-is-free", "warn", "schedule_free wants a rate that does not decay",

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from accel_cli.optimizer.own import local
+
 Part = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -61,6 +63,10 @@ class Held(Average):
         live = self.model.state_dict(keep_vars=True)
         yield from {id(value): (self.tensors[name], value) for name, value in live.items()}.values()
 
+    def parts(self) -> tuple[list[Tensor], list[Tensor]]:
+        """What this rank holds of the averages and of the live weights, asked anew: sharding may move them."""
+        return [local(tensor) for tensor in self.averages], [local(tensor) for tensor in self.trained]
+
     def copy_the_rest(self) -> None:
         for average, value in self.pairs() if self.copies else ():
             if not value.requires_grad:
@@ -91,7 +97,7 @@ class MovingAverage(Held):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        torch._foreach_lerp_(self.averages, self.trained, 1 - self.decay)
+        torch._foreach_lerp_(*self.parts(), 1 - self.decay)
         self.copy_the_rest()
 
 
@@ -109,8 +115,9 @@ class Lookahead(Held):
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         if (step + 1) % self.steps == 0:
-            torch._foreach_lerp_(self.averages, self.trained, self.share)
-            torch._foreach_copy_(self.trained, self.averages)
+            slow, fast = self.parts()
+            torch._foreach_lerp_(slow, fast, self.share)
+            torch._foreach_copy_(fast, slow)
         self.copy_the_rest()
 
 

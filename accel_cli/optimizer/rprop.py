@@ -7,11 +7,22 @@ from typing import Any
 import torch
 
 from accel_cli.optimizer.base import kernel, with_rates
+from accel_cli.optimizer.own import local
 
 
-def build(config: Any, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Rprop:
+class Rprop(torch.optim.Rprop):
+    """torch's Rprop, on what a rank holds of sharded parameters: its masks know no DTensors."""
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Any]) -> bool:
+        is_complex: bool = super()._init_group(group, *lists)
+        for tensors in lists:
+            tensors[:] = map(local, tensors)
+        return is_complex
+
+
+def build(config: Any, groups: list[dict[str, Any]], device: torch.device) -> Rprop:
     """Rprop (Riedmiller and Braun 1993); it has no weight decay. Torch has no fused kernel for it."""
-    return torch.optim.Rprop(
+    return Rprop(
         with_rates(groups, config.learning_rate),
         lr=config.learning_rate,
         etas=(config.shrink, config.grow),

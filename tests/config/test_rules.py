@@ -39,6 +39,7 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "state-in-one-piece": (CPU, {"strategy": "fsdp", "launch.processes": 2, "optimizer": "adafactor"}),
     "adamw8bit-is-compiled": (CPU, {"optimizer": "adamw8bit"}),
     "schedule-free-is-free": (CPU, {"optimizer": "schedule_free"}),
+    "rprop-has-no-decay": (CPU, {"optimizer": "rprop", "optimizer.weight_decay": 0.1}),
     "rprop-steps-by-itself": (CPU, {"optimizer": "rprop"}),
     "muon-of-a-stage": (CPU, {"strategy": "pipeline", "optimizer": "muon"}),
     "context-in-one-stage": (

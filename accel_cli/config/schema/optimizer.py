@@ -123,7 +123,6 @@ class ASGD(_NoFused):
 class Rprop(_NoFused):
     """A step size for every weight, by the sign of the gradient alone: for whole-data batches."""
 
-    weight_decay: float = Field(ge=0, le=0, description="has none")
     shrink: Annotated[float, Field(gt=0, lt=1)] = Field(description="factor where the gradient's sign has turned")
     grow: float = Field(gt=1, description="factor where it has not")
     smallest_step: float = Field(gt=0, description="least step size")
