@@ -54,13 +54,14 @@ def check(run: Run) -> None:
     task.check(output, batch)
     activation_checkpointing.check(find_blocks(model, run.train.blocks), run.train.activation_checkpointing)
     freeze(model, run.optimizer.groups)
-    parameter_groups(model, run.optimizer, {})
+    device = implementation("hardware", run.hardware)(run.hardware).device(0)
+    groups = parameter_groups(model, run.optimizer, {})
+    implementation("optimizer", run.optimizer)(run.optimizer, groups, device)
 
     def whole() -> tuple[nn.Module, Sequence[nn.Module]]:
         built = _model(run, description, "cpu")
         return built, find_blocks(built, run.train.blocks)
 
-    device = implementation("hardware", run.hardware)(run.hardware).device(0)
     there = run.launch.processes
     world = World(0, there * run.launch.most_nodes, 0, there, device)
     implementation("strategy", run.strategy).check(run.strategy, world, whole, batch, task)

@@ -58,7 +58,7 @@ class Lars(Formula):
     """You, Gitman and Ginsburg 2017, algorithm 1; vectors as SGD has them."""
 
     def change(self, w: Tensor, g: Tensor, rate: float, decay: float, memory: dict[str, Any]) -> Tensor:
-        own = 0.001 * w.norm() / (g.norm() + decay * w.norm() + 1e-8) if w.dim() > 1 else 1.0
+        own = 0.01 * w.norm() / (g.norm() + decay * w.norm() + 1e-8) if w.dim() > 1 else 1.0
         memory["m"] = 0.9 * memory["m"] + rate * own * (g + decay * w)
         return w - memory["m"]
 
