@@ -44,33 +44,20 @@ class Average:
 
 
 class Held(Average):
-    """An average that has tensors of its own, which change places with the live ones."""
+    """An average of what is trained, which changes places with it; the rest, as BatchNorm's statistics, is live."""
 
     is_active = True
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        once: dict[int, Tensor] = {}
-        for name, value in model.state_dict(keep_vars=True).items():
-            self.tensors[name] = once.setdefault(id(value), value.detach().clone())
-        self.averages = [average for average, value in self.pairs() if value.requires_grad]
-        self.trained = [value for _, value in self.pairs() if value.requires_grad]
-        self.copies = len(self.trained) < len(once)
-        """Whether there are tensors, such as BatchNorm's statistics, that are copied and not averaged."""
-
-    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(average, live tensor), each once: tied weights have several names."""
-        live = self.model.state_dict(keep_vars=True)
-        yield from {id(value): (self.tensors[name], value) for name, value in live.items()}.values()
+        live = {id(value): (name, value) for name, value in model.state_dict(keep_vars=True).items()}
+        self.trained = {name: value for name, value in live.values() if value.requires_grad}
+        """By name, each once: tied weights have several."""
+        self.tensors = {name: value.detach().clone() for name, value in self.trained.items()}
 
     def parts(self) -> tuple[list[Tensor], list[Tensor]]:
-        """What this rank holds of the averages and of the live weights, asked anew: sharding may move them."""
-        return [local(tensor) for tensor in self.averages], [local(tensor) for tensor in self.trained]
-
-    def copy_the_rest(self) -> None:
-        for average, value in self.pairs() if self.copies else ():
-            if not value.requires_grad:
-                average.copy_(value)
+        """What this rank holds of the average and of the live weights, asked anew: sharding may move them."""
+        return list(map(local, self.tensors.values())), list(map(local, self.trained.values()))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -82,9 +69,9 @@ class Held(Average):
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for average, value in self.pairs():
+        for average, value in zip(*self.parts(), strict=True):
             held = value.detach().clone()
-            value.data.copy_(average)
+            value.copy_(average)
             average.copy_(held)
 
 
@@ -98,7 +85,6 @@ class MovingAverage(Held):
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         torch._foreach_lerp_(*self.parts(), 1 - self.decay)
-        self.copy_the_rest()
 
 
 class Lookahead(Held):
@@ -118,7 +104,6 @@ class Lookahead(Held):
             slow, fast = self.parts()
             torch._foreach_lerp_(slow, fast, self.share)
             torch._foreach_copy_(fast, slow)
-        self.copy_the_rest()
 
 
 class OptimizersOwn(Average):

@@ -194,7 +194,7 @@ def scale_down(gradients: list[Tensor], max_norm: float, norm: Tensor) -> None:
 @torch.no_grad()
 def cut_off(gradients: list[Tensor], max_value: float) -> None:
     """Bring every number to within -max_value and max_value, in place; of sharded gradients each rank its own."""
-    held = [gradient if is_plain(gradient) else gradient.to_local() for gradient in gradients]  # type: ignore[operator]
+    held: list[Tensor] = [getattr(gradient, "_local_tensor", gradient) for gradient in gradients]
     for there in by_device(held).values():
         torch._foreach_clamp_min_(there, -max_value)
         torch._foreach_clamp_max_(there, max_value)

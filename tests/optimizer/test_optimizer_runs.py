@@ -108,6 +108,8 @@ def differences(folders: dict[str, str]) -> dict[str, list[str]]:
         ("single", 1, list(RUNS)),
         ("ddp", 2, FEW),
         ("fsdp", 2, FEW),
+        ("localsgd", 2, ["lookahead", "lamb"]),
+        ("pipeline", 2, ["schedule_free", "lars", "lookahead"]),
     ],
 )
 def test_a_resume_is_bit_for_bit(tmp_path: Path, strategy: str, ranks: int, runs: list[str]) -> None:
