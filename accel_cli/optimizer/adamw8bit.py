@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torchao.optim
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 from torchao.optim.subclass_8bit import OptimState8bit
 
 from accel_cli.optimizer.base import with_rates
@@ -27,7 +28,8 @@ class AdamW8bit(torchao.optim.AdamW8bit):
         for parameter, state in self.state.items():
             if all(f"{name}.codes" in state for name in MOMENTS):
                 self._pack(parameter, state)
-        return super().step(closure)
+        with _disable_current_modes():  # torch compiles nothing where a step's traffic is watched
+            return super().step(closure)
 
     def _pack(self, parameter: Tensor, state: dict[str, Any]) -> None:
         for name, signed in MOMENTS.items():
