@@ -8,6 +8,7 @@ from accel_cli.config.context_rules import CONTEXT_RULES
 from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.launch_rules import LAUNCH_RULES
 from accel_cli.config.memory_rules import MEMORY_RULES
+from accel_cli.config.optimizer_rules import OPTIMIZER_RULES
 from accel_cli.config.pipeline_rules import PIPELINE_RULES
 from accel_cli.config.precision_rules import PRECISION_RULES
 from accel_cli.config.replica_rules import REPLICA_RULES
@@ -82,6 +83,7 @@ RULES: tuple[Rule, ...] = (
     *COMPILE_RULES,
     *MEMORY_RULES,
     *SCHEDULE_RULES,
+    *OPTIMIZER_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
         lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in f.lengths) or "train.epochs=null",

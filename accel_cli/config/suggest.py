@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from accel_cli.errors import Problem
 
 
 def distance(first: str, second: str) -> int:
@@ -41,3 +45,16 @@ def did_you_mean(found: list[str]) -> str:
         return ""
     words = found[0] if len(found) == 1 else f"{', '.join(found[:-1])} or {found[-1]}"
     return f"did you mean {words} ?"
+
+
+def unmatched(where: str, pattern: str, names: Sequence[str], typed: str) -> Problem:
+    """The problem of a glob that no parameter's name matches, with the pattern or the names that may have been meant.
+
+    ``typed`` is what one would type, with {} for the pattern.
+    """
+    wider = next(
+        (p for p in (f"{pattern}.*", f"{pattern}*", f"*{pattern}*") if any(fnmatchcase(n, p) for n in names)), ""
+    )
+    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4) or names[:3]
+    fix = f"try {typed.format(wider)}" if wider else f"nearest: {', '.join(near)}"
+    return Problem(where, "matches no parameter", fix)

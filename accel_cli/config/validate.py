@@ -69,7 +69,7 @@ def validate(part: Part) -> tuple[Section, list[Finding]]:
 
 def _finding(part: Part, key: str, details: list[Any]) -> Finding:
     full, text = f"{part.where}.{key}", part.typed(key)
-    kinds = {detail["type"] for detail in details}
+    kinds = {detail["type"] for detail in details if not _entry(detail)}
     if "extra_forbidden" in kinds:
         near = _near(part, key)
         return Finding(_unknown(part, key, text, near), near or [f"{part.where}.{name}" for name in part.keys])
@@ -132,8 +132,18 @@ def _foremost(details: list[Any]) -> list[Any]:
     return ranges[:1] or details
 
 
+def _entry(detail: Any) -> str:
+    """``entry 2, rate``, where something is wrong within an entry of a list that has keys of its own."""
+    place = detail["loc"]
+    return f"entry {place[1] + 1}, {place[2]}: " if len(place) > 2 and isinstance(place[1], int) else ""
+
+
 def _reason(detail: Any) -> str:
     """What pydantic found, in plain words."""
+    return _entry(detail) + _found(detail)
+
+
+def _found(detail: Any) -> str:
     context = {key: show(value) for key, value in detail.get("ctx", {}).items() if key in ("gt", "ge", "lt", "le")}
     expected = detail.get("ctx", {}).get("expected", "").replace("'", "")
     return {
@@ -157,6 +167,8 @@ def _reason(detail: Any) -> str:
         "too_short": "has too few entries",
         "too_long": "has too many entries",
         "none_required": "expected null",
+        "extra_forbidden": "no such key",
+        "missing": "is missing",
     }.get(detail["type"]) or detail["msg"].removeprefix("Value error, ")
 
 

@@ -100,7 +100,7 @@ class Checkpoints:
 
     def _average(self) -> dict[str, torch.Tensor]:
         t = self.t
-        if t.average.decay is None:
+        if not t.average.is_active:
             return {}
         with t.average.applied(), t.strategy.evaluating(t.bare):
             averages: dict[str, torch.Tensor] = t.strategy.gather(t.bare.state_dict())
@@ -161,7 +161,7 @@ def restore(training: Training, saved: Saved) -> dict[str, Any]:
         moments, values = own["optimizer"], values | own["value"]
     with torch.no_grad():
         load_weights(t.bare, weights, t.strategy.scatter)
-        if t.average.decay is not None:
+        if t.average.tensors:
             t.average.load(own.get("average") or saved.tensors("average"), t.strategy.scatter)
         load_optimizer(t.optimizer, t.bare, moments, values, t.strategy.scatter)
         for name, part in (("strategy", t.strategy), ("communication", t.communication)):

@@ -15,6 +15,7 @@ from accel_cli.engine import activation_checkpointing
 from accel_cli.engine.blocks import find_blocks
 from accel_cli.loader.evaluation import evaluation_batches
 from accel_cli.optimizer.groups import parameter_groups
+from accel_cli.optimizer.patterns import freeze
 from accel_cli.task.base import resolve
 from accel_cli.world import World
 
@@ -52,14 +53,16 @@ def check(run: Run) -> None:
         model, output = _forward(run, description, task, batch, "cpu")
     task.check(output, batch)
     activation_checkpointing.check(find_blocks(model, run.train.blocks), run.train.activation_checkpointing)
-    parameter_groups(model, run.optimizer, {})
+    freeze(model, run.optimizer.groups)
+    device = implementation("hardware", run.hardware)(run.hardware).device(0)
     implementation("precision", run.precision)(run.precision, torch.device("cpu")).convert(model, 1)
+    groups = parameter_groups(model, run.optimizer, {})
+    implementation("optimizer", run.optimizer)(run.optimizer, groups, device)
 
     def whole() -> tuple[nn.Module, Sequence[nn.Module]]:
         built = _model(run, description, "cpu")
         return built, find_blocks(built, run.train.blocks)
 
-    device = implementation("hardware", run.hardware)(run.hardware).device(0)
     there = run.launch.processes
     world = World(0, there * run.launch.most_nodes, 0, there, device)
     implementation("strategy", run.strategy).check(run.strategy, world, whole, batch, task)

@@ -13,7 +13,7 @@ def evaluate(training: Training, split: str) -> dict[str, float]:
     """Metrics of a split, named ``<split>_<metric>``; equal on all ranks.
 
     Sums and weights are added over batches and ranks, then divided: not a mean of means. All ranks do the same number
-    of forward passes. The averaged weights are used where there are any.
+    of forward passes. The evaluation weights are used, see ``average``.
     """
     t = training
     batches = evaluation_batches(

@@ -93,7 +93,7 @@ class Metrics:
             "samples": self.t.samples,
             "seconds": round(self.seconds, 4),
             "loss": None,
-            "learning_rate": group["lr"] / group.get("rate", 1.0),
+            "learning_rate": float(group["lr"]) / group.get("rate", 1.0),
             **self._momentum(),
             "gradient_norm": None,
             "samples_per_second": round(samples / self._window_seconds, 2) if self._window_seconds else None,

@@ -16,7 +16,7 @@ from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
 from accel_cli.config.work import divide, learning_rate, steps
 from accel_cli.engine import activation_checkpointing, same_start
-from accel_cli.engine.average import MovingAverage
+from accel_cli.engine.average import evaluation_weights
 from accel_cli.engine.blocks import find_blocks
 from accel_cli.engine.step import step_seed
 from accel_cli.engine.training import Training, Whole
@@ -25,6 +25,7 @@ from accel_cli.loader.evaluation import evaluation_batches
 from accel_cli.loader.order import Order
 from accel_cli.optimizer.base import supports_found_inf
 from accel_cli.optimizer.groups import parameter_groups
+from accel_cli.optimizer.patterns import freeze
 from accel_cli.task.base import resolve
 from accel_cli.world import World, join, ranks_from_environment
 
@@ -70,6 +71,9 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     transfer = implementation("transfer", run.transfer)(run.transfer)
     for line in transfer.apply(bare):
         say(line)
+    lines, still = freeze(bare, run.optimizer.groups)
+    for line in lines:
+        say(line)
 
     # 5. structure: passes that change shapes come before anything that counts or shards parameters
     passes = [implementation("compression", option)(option) for option in run.compression.values()]
@@ -95,7 +99,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     # 7. what this rank holds of the model; compile inside data parallelism, so that communication overlaps backward
     same_start.check(bare, world)
     whole = Whole.of(bare)
-    rates, frozen = transfer.rates(bare), transfer.frozen_modules(bare)
+    rates, frozen = transfer.rates(bare), [*transfer.frozen_modules(bare), *still]
     blocks = find_blocks(bare, run.train.blocks)
     activation_checkpointing.check(blocks, run.train.activation_checkpointing)
     with precision.placing():
@@ -120,9 +124,9 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
         stopping.check([f"validation_{name}" for name in task.metrics])
 
     # 9. what happens after each step: a tuple, empty when nothing does
-    average = MovingAverage(bare, run.train.ema)
+    average = evaluation_weights(bare, run.train, optimizer)
     hooks: list[Callable[[int], None]] = [_after(compression, bare) for compression in passes]
-    if average.decay is not None:
+    if average.tensors:
         hooks.append(average.after_step)
     hooks += strategy.after_step
     hooks += precision.after_step(bare)

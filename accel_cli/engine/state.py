@@ -10,6 +10,7 @@ import numpy
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from accel_cli.engine.training import Whole
 from accel_cli.errors import CheckpointError
@@ -41,7 +42,10 @@ def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> tuple[dict[str,
     values: dict[str, Any] = {}
     for name, parameter in model.named_parameters():
         for entry, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, torch.Tensor):
+            if is_traceable_wrapper_subclass(value) and not hasattr(value, "placements"):  # quantised
+                parts = value.__tensor_flatten__()[0]
+                tensors |= {f"{name}/{entry}.{part}": getattr(value, part) for part in parts}
+            elif isinstance(value, torch.Tensor):
                 tensors[f"{name}/{entry}"] = value
             else:
                 values[f"{name}/{entry}"] = value

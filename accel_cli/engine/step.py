@@ -33,7 +33,7 @@ def train_step(training: Training, batches: Sequence[Any]) -> StepReport:
     loss, weight = t.strategy.forward_backward(t, batches)
 
     t.scaler.unscale_(t.optimizer)
-    norm = t.strategy.clip(t.parameters, t.run.train.clip_norm)
+    norm = t.strategy.clip(t.parameters, t.run.train.clip_norm, t.run.train.clip_value)
     skipped = t.scaler.step(t.optimizer, norm, fused=t.fused)
     t.scaler.update()
     for parameter in t.parameters:
@@ -47,7 +47,11 @@ def train_step(training: Training, batches: Sequence[Any]) -> StepReport:
 def set_learning_rate(optimizer: Optimizer, learning_rate: float, momentum: float | None = None) -> None:
     """Both are pure functions of the step; a group's own ``rate`` multiplies the rate. None leaves momentum alone."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group.get("rate", 1.0)
+        rate = learning_rate * group.get("rate", 1.0)
+        if isinstance(group["lr"], torch.Tensor):  # a compiled step reads it there
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
         if momentum is not None and "betas" in group:
             group["betas"] = (momentum, *group["betas"][1:])
         elif momentum is not None:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from accel_cli.config.run import Run
 from accel_cli.config.work import Work
 from accel_cli.description import DataDescription
-from accel_cli.engine.average import MovingAverage
+from accel_cli.engine.average import Average
 from accel_cli.engine.clock import Clock
 from accel_cli.world import World
 
@@ -68,7 +68,7 @@ class Training:
 
     model: nn.Module
     bare: nn.Module
-    average: MovingAverage
+    average: Average
     optimizer: Optimizer
     fused: bool
     learning_rate: float

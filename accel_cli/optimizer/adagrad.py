@@ -16,5 +16,5 @@ def build(config: Any, groups: list[dict[str, Any]], device: torch.device) -> to
         lr=config.learning_rate,
         initial_accumulator_value=config.initial_accumulator,
         eps=config.epsilon,
-        **kernel("_fused_adagrad_", groups, device),
+        **kernel(config, "_fused_adagrad_", groups, device),
     )

@@ -16,5 +16,5 @@ def build(config: Any, groups: list[dict[str, Any]], device: torch.device) -> to
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,
-        **kernel("_fused_adam_", groups, device),
+        **kernel(config, "_fused_adam_", groups, device),
     )

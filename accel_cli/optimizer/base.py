@@ -8,11 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from accel_cli.errors import ConfigError, Problem
+
 FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
 FOREACH_DEVICES = {"cuda", "xpu"}
 """Elsewhere foreach runs a loop over tensors too, with more temporaries."""
 FUSED_SHARDED = {"_fused_adam_", "_fused_adamw_"}
 """The fused kernels that DTensor can place; for the others torch raises NotImplementedError (2.15)."""
+SMALL = 1 << 14
+"""Elements of a tensor of which the calls cost more than the arithmetic."""
 HEEDS_FOUND_INF = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
 FOUND_INF_DEVICES = {"cpu", "cuda"}
 """Where the fused kernels were seen, or are documented, to leave everything as it was when found_inf is 1."""
@@ -23,16 +27,44 @@ def with_rates(groups: Iterable[dict[str, Any]], learning_rate: float) -> list[d
     return [{**group, "lr": learning_rate * group["rate"]} for group in groups]
 
 
-def kernel(operator: str | None, groups: Iterable[dict[str, Any]], device: torch.device) -> dict[str, bool]:
-    """The fastest way that torch has to update these parameters, as keyword arguments of the optimizer.
+def kernel(
+    config: Any, operator: str | None, groups: Iterable[dict[str, Any]], device: torch.device
+) -> dict[str, bool]:
+    """How torch is to update these parameters, as keyword arguments of the optimizer; ``auto`` is the fastest way.
 
-    ``operator`` is the fused in-place operator's name in aten (``_fused_adamw_``), None where there is none.
+    ``operator`` is the fused in-place operator's name in aten (``_fused_adamw_``), None where there is none. Raises
+    ConfigError where ``config.kernel`` is fused and these parameters have no such kernel.
     """
     parameters = [parameter for group in groups for parameter in group["params"]]
     types = {device.type if p.device.type == "meta" else p.device.type for p in parameters}
+    if config.kernel in ("loop", "foreach"):
+        return {"foreach": config.kernel == "foreach"}
     if operator and _has_fused(operator, parameters, types):
         return {"fused": True}
+    if config.kernel == "fused":
+        why = f"torch has no fused {config.option} for these parameters on {', '.join(sorted(types))}"
+        raise ConfigError(Problem("optimizer.kernel=fused", why, "try optimizer.kernel=auto"))
     return {"foreach": types <= FOREACH_DEVICES}
+
+
+def split_by_size(config: Any, groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups whose small tensors on a CPU are walked by foreach, the large ones by a loop; for ``kernel=auto``.
+
+    For optimizers without a fused kernel. Of small tensors the calls cost most, and foreach makes fewer; of large ones
+    its whole lists of temporaries leave the cache. See benchmarks/optimizer.py.
+    """
+    found: list[dict[str, Any]] = []
+    for group in groups:
+        named = list(zip(group["params"], group["names"], strict=True))
+        if config.kernel != "auto" or any(p.device.type != "cpu" or is_sharded(p) for p, _ in named):
+            found.append(group)
+            continue
+        for is_small in (True, False):
+            part = [(p, name) for p, name in named if (p.numel() <= SMALL) is is_small]
+            if part:
+                names = [name for _, name in part]
+                found.append({**group, "params": [p for p, _ in part], "names": names, "foreach": is_small})
+    return found
 
 
 def _has_fused(operator: str, parameters: list[Tensor], types: set[str]) -> bool:

@@ -27,6 +27,7 @@ def build(config: Any, groups: list[dict[str, Any]], device: torch.device) -> to
         raise ConfigError(
             Problem(f"optimizer.args={config.args}", why, f"its arguments are {inspect.signature(factory)}")
         ) from None
+    _check_step(config.factory, factory)
     optimizer = factory(starting, lr=config.learning_rate, **config.args)
     where = f"optimizer.factory={config.factory}"
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -40,3 +41,12 @@ def build(config: Any, groups: list[dict[str, Any]], device: torch.device) -> to
             )
         )
     return start_momentum(optimizer) if type(optimizer) is torch.optim.SGD else optimizer
+
+
+def _check_step(name: str, factory: Any) -> None:
+    """Raise ConfigError for an optimizer such as LBFGS, whose step cannot do without a closure."""
+    step = getattr(factory, "step", None) if inspect.isclass(factory) else None
+    closure = inspect.signature(step).parameters.get("closure") if step is not None else None
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        why = f"{name} computes the gradient again within a step; a run computes it once, before"
+        raise ConfigError(Problem(f"optimizer.factory={name}", why, "try optimizer=adamw"))

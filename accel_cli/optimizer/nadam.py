@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 
-from accel_cli.optimizer.base import kernel, with_rates
+from accel_cli.optimizer.base import kernel, split_by_size, with_rates
 
 
 def build(config: Any, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.NAdam:
     """NAdam (Dozat 2016); torch has no fused kernel for it."""
     return torch.optim.NAdam(
-        with_rates(groups, config.learning_rate),
+        with_rates(split_by_size(config, groups), config.learning_rate),
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,
         momentum_decay=config.momentum_decay,
         decoupled_weight_decay=config.decoupled_weight_decay,
-        **kernel(None, groups, device),
+        **kernel(config, None, groups, device),
     )

@@ -16,6 +16,6 @@ def build(config: Any, groups: list[dict[str, Any]], device: torch.device) -> to
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov,
-        **kernel("_fused_sgd_", groups, device),
+        **kernel(config, "_fused_sgd_", groups, device),
     )
     return start_momentum(optimizer)

@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors
 
 from accel_cli.world import World
 
+SMALL = 1 << 14
+"""Elements of a gradient that is copied together with others to take their norm."""
 Whole = Callable[[], tuple[nn.Module, Sequence[nn.Module]]]
 """Builds the whole model, with its weights, on the host; (it, its blocks)"""
 
@@ -94,12 +97,20 @@ class Strategy:
             self._factor = value, torch.full((), value, device=self.world.device)
         return self._factor[1]
 
-    def clip(self, parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
-        """The norm of all gradients, on the device, equal on all ranks; they are scaled down to ``max_norm``."""
+    def clip(
+        self, parameters: Sequence[nn.Parameter], max_norm: float | None, max_value: float | None = None
+    ) -> Tensor:
+        """The norm of all gradients, on the device, equal on all ranks; what is left of them keeps both limits.
+
+        They are scaled down to ``max_norm`` first; then each number is cut off at ``max_value``, which can only make
+        the norm smaller. The norm is that of the gradients as they came.
+        """
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = self.norm(gradients)
         if max_norm is not None:
             scale_down(gradients, max_norm, norm)
+        if max_value is not None:
+            cut_off(gradients, max_value)
         return norm
 
     def norm(self, gradients: list[Tensor]) -> Tensor:
@@ -158,7 +169,12 @@ class Strategy:
 def squares(gradients: list[Tensor], device: torch.device) -> Tensor:
     """The sum of the squares of all elements of all tensors, wherever they are, 0-dim on ``device``, fp32 or wider."""
     total: Tensor | None = None
-    for there in by_device(gradients).values():
+    for place, there in by_device(gradients).items():
+        if place.type == "cpu":  # a call for each tensor would cost more than a copy of the small ones
+            small = [tensor for tensor in there if tensor.numel() <= SMALL and is_plain(tensor)]
+            if len(small) > 1:
+                large = [tensor for tensor in there if tensor.numel() > SMALL or not is_plain(tensor)]
+                there = [_flatten_dense_tensors(small), *large]
         wide = torch.float32 if any(g.element_size() == 2 for g in there) else None
         norms = torch.stack(torch._foreach_norm(there, 2, wide)).float()
         own = norms.dot(norms).to(device)
@@ -170,8 +186,24 @@ def squares(gradients: list[Tensor], device: torch.device) -> Tensor:
 def scale_down(gradients: list[Tensor], max_norm: float, norm: Tensor) -> None:
     """Scale gradients of this norm down to ``max_norm``, in place, as torch's clip_grads_with_norm_ does."""
     factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    if norm.device.type == "cpu" and float(factor) == 1.0:
+        return
     for device, there in by_device(gradients).items():
         torch._foreach_mul_(there, factor.to(device))
+
+
+@torch.no_grad()
+def cut_off(gradients: list[Tensor], max_value: float) -> None:
+    """Bring every number to within -max_value and max_value, in place; of sharded gradients each rank its own."""
+    held: list[Tensor] = [getattr(gradient, "_local_tensor", gradient) for gradient in gradients]
+    for there in by_device(held).values():
+        torch._foreach_clamp_min_(there, -max_value)
+        torch._foreach_clamp_max_(there, max_value)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether it is no DTensor."""
+    return not hasattr(tensor, "device_mesh")
 
 
 def by_device(tensors: Sequence[Tensor]) -> dict[torch.device, list[Tensor]]:

@@ -85,7 +85,7 @@ class Replicas(Strategy):
             return
         buffers = [b for b in model.state_dict(keep_vars=True).values() if not isinstance(b, nn.Parameter)]
         # A moving average follows each rank's own weights, before they agree. The model may hold it, or itself.
-        averages = self._training is not None and self._training.average.decay is not None
+        averages = self._training is not None and self._training.average.is_active
         live = [*(self.parameters if self._is_apart or averages else ()), *buffers]
         with torch.no_grad():
             kept = [tensor.detach().clone() for tensor in live]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from accel_cli.config.schema.transfer import Finetune as Schema
+from accel_cli.config.suggest import unmatched
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.transfer.base import Transfer
 from accel_cli.transfer.depth import depths
@@ -77,7 +77,8 @@ def freeze(model: nn.Module, patterns: list[str]) -> list[str]:
         matches = {name for name in parameters if fnmatchcase(name, pattern)}
         frozen |= matches
         if not matches:
-            problems.append(no_match(pattern, list(parameters)))
+            where = f"transfer.freeze={pattern}"
+            problems.append(unmatched(where, pattern, list(parameters), "transfer.freeze=[{}]"))
     if parameters and len(frozen) == len(parameters):
         where = f"transfer.freeze=[{','.join(patterns)}]"
         problems.append(Problem(where, "freezes every parameter: nothing is left to train", "leave the head out"))
@@ -88,13 +89,3 @@ def freeze(model: nn.Module, patterns: list[str]) -> list[str]:
     numbers = sum(parameters[name].numel() for name in frozen)
     total = sum(parameter.numel() for parameter in parameters.values())
     return [f"frozen: {len(frozen)} of {len(parameters)} tensors, {numbers:,} of {total:,} numbers"] if frozen else []
-
-
-def no_match(pattern: str, names: list[str]) -> Problem:
-    """The problem of a pattern that names nothing, with the pattern or the names that may have been meant."""
-    wider = next(
-        (p for p in (f"{pattern}.*", f"{pattern}*", f"*{pattern}*") if any(fnmatchcase(n, p) for n in names)), ""
-    )
-    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4) or names[:3]
-    fix = f"try transfer.freeze=[{wider}]" if wider else f"nearest: {', '.join(near)}"
-    return Problem(f"transfer.freeze={pattern}", "matches no parameter", fix)

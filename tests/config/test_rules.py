@@ -34,6 +34,13 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "one-auto": (CPU, {"strategy": "mesh", "strategy.tensor": "auto"}),
     "mesh-fits": (CPU, {"strategy": "mesh", "strategy.tensor": 2, "launch.processes": 3}),
     "static-graph-every-step": (CPU, {"strategy": "ddp", "strategy.static_graph": True, "train.micro_batch": 4}),
+    "one-average": (CPU, {"train.ema": 0.9, "optimizer": "schedule_free"}),
+    "schedule-free-of-replicas": (CPU, {"strategy": "diloco", "optimizer": "schedule_free"}),
+    "state-in-one-piece": (CPU, {"strategy": "fsdp", "launch.processes": 2, "optimizer": "adafactor"}),
+    "adamw8bit-is-compiled": (CPU, {"optimizer": "adamw8bit"}),
+    "schedule-free-is-free": (CPU, {"optimizer": "schedule_free"}),
+    "rprop-has-no-decay": (CPU, {"optimizer": "rprop", "optimizer.weight_decay": 0.1}),
+    "rprop-steps-by-itself": (CPU, {"optimizer": "rprop"}),
     "muon-of-a-stage": (CPU, {"strategy": "pipeline", "optimizer": "muon"}),
     "context-in-one-stage": (
         CPU,
@@ -163,7 +170,7 @@ def test_rules_are_told_apart_and_told() -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 def test_every_rule_can_be_met_and_need_not_be(rule: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine, settings = CASES[rule.id]
-    if rule.id == "compiler-present":
+    if rule.id in ("compiler-present", "adamw8bit-is-compiled"):
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.delenv("CXX", raising=False)
     met = facts(settings, machine)

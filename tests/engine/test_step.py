@@ -9,6 +9,8 @@ import torch
 from ranks import build_here, records, run_ranks, train_ranks, write_run
 
 from accel_cli.engine.step import set_learning_rate, step_seed
+from accel_cli.strategy.base import Strategy
+from accel_cli.world import World
 
 
 def test_seeds_differ_by_seed_step_and_rank() -> None:
@@ -69,3 +71,13 @@ def test_a_batch_in_which_nothing_counts_teaches_nothing(tmp_path: Path, strateg
              "train.epochs=null", "train.steps=2", "metrics.every=1", "evaluate.every=1000"]  # fmt: skip
     train_ranks([*words, f"strategy={strategy}"], tmp_path, ranks, plugins=["test_step"])
     assert [record["loss"] for record in records(tmp_path, "train")] == [0.0, 0.0]
+
+
+def test_the_norm_is_limited_before_the_numbers() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, -4.0])
+    strategy = Strategy(None, World(0, 1, 0, 1, torch.device("cpu")))
+    assert strategy.clip([weight], 1.0, 0.7) == 5.0
+    torch.testing.assert_close(weight.grad, torch.tensor([0.6, -0.7]))
+    weight.grad = torch.tensor([3.0, torch.inf])
+    assert strategy.clip([weight], None, 0.7) == torch.inf, "a number that is none is seen before it is cut off"

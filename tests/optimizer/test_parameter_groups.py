@@ -1,5 +1,7 @@
 """Which parameter gets which decay and rate, and which are left out."""
 
+import re
+
 import pytest
 import torch
 from optimizer_cases import CPU, configured, network
@@ -8,6 +10,7 @@ from torch import nn
 from accel_cli.config.parts import implementation
 from accel_cli.errors import ConfigError
 from accel_cli.optimizer.groups import parameter_groups
+from accel_cli.optimizer.patterns import freeze
 
 
 def by_name(groups, key):
@@ -35,6 +38,54 @@ def test_frozen_parameters_are_left_out():
     assert set(names) == {"1.weight", "1.bias", "3.weight", "3.bias", "4.weight", "4.bias"}
 
 
+def grouped(groups, rates=None, **values):
+    model, config = network(), configured("adamw", weight_decay=0.5, groups=groups, **values)
+    freeze(model, config.groups)
+    return parameter_groups(model, config, rates or {})
+
+
+def test_the_first_match_says_what_is_different():
+    groups = grouped(
+        [{"match": "0.*", "rate": 0.1}, {"match": "*.bias", "rate": 2.0, "weight_decay": 0.25}], {"4.bias": 3.0}
+    )
+    rates, decays = by_name(groups, "rate"), by_name(groups, "weight_decay")
+    assert (rates["0.weight"], decays["0.weight"]) == (0.1, 0.5)
+    assert (rates["0.bias"], decays["0.bias"]) == (0.1, 0.0), "the earlier group has it"
+    assert (rates["1.bias"], decays["1.bias"]) == (2.0, 0.25)
+    assert (rates["4.bias"], decays["4.bias"]) == (6.0, 0.25), "transfer's own rate is multiplied"
+    assert (rates["4.weight"], decays["4.weight"]) == (1.0, 0.5)
+
+
+def test_groups_freeze():
+    names = by_name(grouped([{"match": "[01].*", "frozen": True}]), "rate")
+    assert set(names) == {"3.weight", "3.bias", "4.weight", "4.bias"}
+
+
+def test_a_batch_norm_that_a_group_freezes_keeps_its_statistics():
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4))
+    (line,), still = freeze(model, configured("sgd", groups=[{"match": "1.*", "frozen": True}]).groups)
+    assert "2 of 6 tensors, 8 numbers" in line
+    assert still == [model[1]]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([{"match": "layers.*", "rate": 2.0}], "nearest: "),
+        ([{"match": "0", "rate": 2.0}], "try match=0.*"),
+        ([{"match": "*", "rate": 2.0}, {"match": "0.*", "rate": 3.0}], "put it before them"),
+    ],
+)
+def test_a_group_without_parameters_is_refused(groups, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        grouped(groups)
+
+
+def test_a_group_says_something():
+    with pytest.raises(ValueError, match="needs rate, weight_decay or frozen"):
+        configured("sgd", groups=[{"match": "*.bias"}])
+
+
 def test_nothing_to_train_is_refused():
     with pytest.raises(ConfigError, match="every parameter is frozen"):
         parameter_groups(network().requires_grad_(False), configured("sgd"), {})
@@ -60,6 +111,7 @@ def test_custom_optimizer_takes_rate_decay_and_arguments():
     [
         ("torch.optim:SGD", {"args": {"speed": 1}}, "speed"),
         ("torch.optim:Rprop", {"weight_decay": 0.1}, "has no weight_decay"),
+        ("torch.optim:LBFGS", {}, "try optimizer=adamw"),
         ("torch.optim:SDG", {}, "did you mean optimizer.factory=torch.optim:SGD"),
     ],
 )

@@ -22,7 +22,10 @@ class Train(Section):
         description="most samples in one forward pass of one process; auto: as many as fit into memory"
     )
     clip_norm: float | None = Field(gt=0, description="gradients are scaled down to this norm")
+    clip_value: float | None = Field(gt=0, description="then each number of a gradient is cut off at this size")
     ema: float | None = Field(gt=0, lt=1, description="decay of the averaged weights used for evaluation")
+    lookahead: int | None = Field(ge=1, description="steps until slow weights take over; they are what is evaluated")
+    lookahead_share: float = Field(gt=0, le=1, description="how far the slow weights go towards the others")
     learning_rate: Literal["find"] | None = Field(
         description="find: a short run of rising rates chooses optimizer.learning_rate"
     )
