@@ -13,9 +13,10 @@ from accel_cli.config import tree
 from accel_cli.config.compose import compose
 from accel_cli.config.decide import decide
 from accel_cli.config.facts import Facts, Rule
-from accel_cli.config.machine import ALLOCATORS, GPU, Machine, detect, has_package
+from accel_cli.config.machine import GPU, Machine, detect, has_package
 from accel_cli.config.names import Names
 from accel_cli.config.parts import SEVERAL, table
+from accel_cli.config.preload import ALLOCATORS
 from accel_cli.config.rule_table import RULES
 from accel_cli.config.run import Run
 from accel_cli.errors import Problem

@@ -69,7 +69,7 @@ def amd(system: Path = SYSTEM) -> tuple[GPU, ...]:
 
 
 def intel(system: Path = SYSTEM) -> int:
-    """GPUs that the xe or i915 driver runs. Which of them torch.xpu can use, only torch and Intel's runtime can tell."""
+    """GPUs that the xe or i915 driver runs; which of them torch.xpu can use, only Intel's runtime can tell."""
     cards = [card / "device" for card in (system / "class/drm").glob("card*") if re.fullmatch(r"card\d+", card.name)]
     return sum(_number(card / "vendor") == INTEL and _driver(card) in ("xe", "i915") for card in cards)
 
@@ -96,7 +96,9 @@ def built_without(torch: Path | None = None) -> frozenset[str]:
     facts = {
         node.target.id: node.value.value
         for node in body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(node.value, ast.Constant)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and isinstance(node.value, ast.Constant)
     }
     absent = {"cuda"} if facts.get("cuda", "") is None and facts.get("hip") is None else set()
     return frozenset(absent | ({"xpu"} if facts.get("xpu", "") is None else set()))

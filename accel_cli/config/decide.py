@@ -15,9 +15,9 @@ TASK_OF = {"class": "classification", "number": "regression", "next_token": "lan
 FOLLOWS = {"strategy": ("launch", "hardware.threads"), "hardware": ("launch", "precision"), "data": ("task",),
            "launch": ("hardware.threads", "hardware.affinity")}  # fmt: skip
 """Group -> the groups and keys that ``decide`` settles by it."""
-
-
 ELASTIC_RESTARTS = 10
+UNCHANGED = ("none", "system", "contiguous")
+"""Values that leave torch as it is: nothing to say."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,11 @@ def decide(run: Run, machine: Machine) -> tuple[Run, list[Decision]]:
         backend = BACKENDS.get(device, "gloo")
         run = run.with_values("launch", backend=backend)
         say("launch.backend", backend, f"{device} tensors travel over {backend}")
-    processes = run.launch.processes
-    for key, settle in (
-        ("threads", lambda: host.threads(machine, processes)),
-        ("affinity", lambda: host.affinity(machine, processes)),
-        ("allocator", lambda: host.allocator(machine, device)),
-    ):
-        if getattr(run.hardware, key) == "auto":
-            value, why = settle()
+    for key, (value, why) in host.settled(run, machine).items():
+        if getattr(run.hardware, key, None) == "auto":
             run = run.with_values("hardware", **{key: value})
-            say(f"hardware.{key}", value, why)
+            if value not in UNCHANGED:
+                say(f"hardware.{key}", value, why)
     if run.precision.option == "auto":
         option, why = _precision(device, machine)
         run = run.with_option("precision", option)

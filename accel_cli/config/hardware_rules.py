@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from accel_cli.config.facts import Facts, Rule
-from accel_cli.config.machine import ALLOCATORS
+from accel_cli.config.preload import ALLOCATORS
 from accel_cli.config.schema.hardware import BACKENDS
 from accel_cli.config.strategy_rules import ranks_of
 

@@ -12,14 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from accel_cli.config import accelerators, cores
+from accel_cli.config import accelerators, cores, preload
 from accel_cli.config.accelerators import GPU
 
 __all__ = ["GPU", "Machine", "detect", "has_package", "memory_available", "version"]
-
-ALLOCATORS = {"tcmalloc": "libtcmalloc_minimal.so.4", "jemalloc": "libjemalloc.so.2"}
-"""Name -> the library that takes malloc's place when it is preloaded."""
-LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/opt/lib")
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ def detect() -> Machine:
         all_cores=os.cpu_count() or 1,
         core_mask=len(cores.allowed()),
         core_quota=cores.quota(),
-        allocators=_allocators() if sys.platform == "linux" else {},
+        allocators=preload.installed(),
         glibc=_has_glibc(),
     )
 
@@ -116,17 +112,6 @@ def _has_glibc() -> bool:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
     except (AttributeError, OSError, ValueError):
         return False
-
-
-def _allocators() -> dict[str, str]:
-    """Where the dynamic loader looks on common systems; what else is there can be preloaded by hand."""
-    folders = [Path(folder) for top in LIBRARIES for folder in (top, f"{top}/{platform.machine()}-linux-gnu")]
-    found = {}
-    for name, library in ALLOCATORS.items():
-        for folder in folders:
-            if (folder / library).exists():
-                found.setdefault(name, str(folder / library))
-    return found
 
 
 def _memory() -> int:

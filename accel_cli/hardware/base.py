@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity
 
+from accel_cli.config import preload
 from accel_cli.hardware import host, layout
 from accel_cli.world import ranks_from_environment
 
@@ -19,8 +20,8 @@ class Hardware:
     """The device contract that every hardware option meets; the base is the CPU.
 
     The engine calls, in this order: ``device`` and ``start``, before anything else of torch; ``seed``; ``arrange`` with
-    the whole model on its device; then ``seed`` before every step, ``read_later`` at every record, ``synchronize`` where
-    it takes a time, and the peaks at the end. It asks for nothing else that differs between devices.
+    the whole model on its device; then ``seed`` before every step, ``read_later`` at every record, and the peaks at the
+    end. It asks for nothing else that differs between devices.
     """
 
     activities: tuple[ProfilerActivity, ...] = (ProfilerActivity.CPU,)
@@ -47,6 +48,7 @@ class Hardware:
             host.keep_to_share(local_rank, local_world_size)
         if self.config.allocator == "tuned":
             host.tune_malloc()
+        preload.forget(self.config.allocator)
         host.set_threads(self.config.threads)
         if determinism == "exact":
             torch.use_deterministic_algorithms(True, warn_only=False)
@@ -61,7 +63,12 @@ class Hardware:
         Returns lines for the user. What it does follows from the model and the configuration alone, so that a resumed
         run has the same layout.
         """
-        return layout.arrange(model, getattr(self.config, "memory_format", "contiguous"))
+        lines = layout.arrange(model, getattr(self.config, "memory_format", "contiguous"))
+        allocator = self.config.allocator
+        if allocator in preload.ALLOCATORS and not preload.is_loaded(allocator):
+            why = "ranks that are started by hand need LD_PRELOAD before"
+            lines.append(f"hardware.allocator={allocator} is not in use: {why}; accel train --dry-run prints the line")
+        return lines
 
     def synchronize(self) -> None:
         """Wait until the device has done all that was asked of it."""

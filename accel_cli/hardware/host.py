@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-from pathlib import Path
 
 import torch
 
 from accel_cli.config import cores
-from accel_cli.config.machine import ALLOCATORS
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """glibc's numbers for mallopt (malloc.h)."""
 NEVER = 2**31 - 1
+LARGEST = 1 << 30
+"""Bytes from which on a tensor gets pages of its own, that go back when it is freed."""
 GROWTH = 64 << 20
 """Bytes by which the heap grows at a time."""
 
@@ -39,14 +39,5 @@ def tune_malloc() -> None:
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, GROWTH)):
+        for parameter, value in ((M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, GROWTH)):
             libc.mallopt(parameter, value)
-
-
-def is_preloaded(allocator: str) -> bool:
-    """Whether the library is in this process: it cannot come once the process has begun."""
-    try:
-        maps = Path("/proc/self/maps").read_text()
-    except OSError:
-        return False
-    return ALLOCATORS[allocator].partition(".")[0] in maps
