@@ -201,8 +201,8 @@ def _rates(measured: dict[str, Any]) -> list[tuple[str, str]]:
         copies |= {f"fills {kind}": rate for kind, rate in (rates["fills"] or {}).items()}
         rows.append(("", "memory   " + _words(copies.items(), bandwidth)))
     for name, link in measured["links"].items():
-        words = f"all-reduce of two ranks over {name}   {bandwidth(link['bytes_per_second'])}"
-        rows.append(("link", f"{words}, {duration(link['seconds'])} at least"))
+        rate = bandwidth(link["bytes_per_second"]) if link["bytes_per_second"] else "cannot tell the rate"
+        rows.append(("link", f"all-reduce of two ranks over {name}   {rate}, {duration(link['seconds'])} at least"))
     if measured["problem"]:
         rows.append(("not measured", measured["problem"]))
     return rows

@@ -61,7 +61,7 @@ def precisions(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Findin
             evidence = f"matrix products: {flops(rate)} against fp32's {flops(base)}"
             yield from _compared(
                 rate / base, precision, f"precision={precision}", "fp32", "precision=fp32", name,
-                evidence + _noise(rates, measured, machine), _clear(rates),
+                evidence + _noise(rates, measured, machine), _clear(rates, measured, machine),
             )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def formats(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Finding]:
             rate / base, "channels_last", "hardware.memory_format=channels_last", "contiguous",
             "hardware.memory_format=contiguous", name,
             f"convolutions: {flops(rate)} against contiguous {flops(base)}" + _noise(rates, measured, machine),
-            _clear(rates),
+            _clear(rates, measured, machine),
         )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def allocators(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Findin
     rates = measured.get("rates", {}).get("cpu", {})
     if found := rates.get("fills"):
         ratio = found["tuned"] / found["fresh"]
-        if ratio > _clear(rates):
+        if ratio > _clear(rates, measured, machine):
             evidence = (
                 f"filling fresh tensors of 64 MB: {bandwidth(found['tuned'])} against {bandwidth(found['fresh'])}"
             )
@@ -141,15 +141,19 @@ def _device(machine: Machine, measured: Mapping[str, Any]) -> tuple[str, str, Ma
     return device, name, rates.get(device, {})
 
 
-def _clear(rates: Mapping[str, Any]) -> float:
-    return CLEAR * (rates.get("spread") or 1.0)
+def _clear(rates: Mapping[str, Any], measured: Mapping[str, Any], machine: Machine) -> float:
+    return CLEAR * max(rates.get("spread") or 1.0, BUSY if _is_loaded(measured, machine) else 1.0)
+
+
+def _is_loaded(measured: Mapping[str, Any], machine: Machine) -> bool:
+    return bool(measured.get("load", 0.0) > machine.cores * LOADED)
 
 
 def _noise(rates: Mapping[str, Any], measured: Mapping[str, Any], machine: Machine) -> str:
     spread = rates.get("spread") or 1.0
     if spread > BUSY:
         return f"; fp32 alone varied {times(spread)}, so other programs are at work here"
-    if measured.get("load", 0.0) > machine.cores * LOADED:
+    if _is_loaded(measured, machine):
         return f"; {measured['load']:.0f} other processes wanted the {machine.cores} cores"
     return ""
 

@@ -13,6 +13,7 @@ LAST = 7.0
 LINK_SECONDS = 4.0
 """Two ranks that have not met and measured by then are given up."""
 LINK_BYTES = 8 << 20
+IMPLAUSIBLE = 1e12
 STARTED = time.perf_counter()
 
 
@@ -73,7 +74,7 @@ def _backends(machine: Any) -> list[str]:
     return ["gloo", *(["nccl"] if len(machine.gpus) > 1 else [])]
 
 
-def link(backend: str) -> dict[str, float] | None:
+def link(backend: str) -> dict[str, float | None] | None:
     """The all-reduce of two forked ranks: seconds of a small one, bytes per second of a large one; None if it failed.
 
     Before any tensor operation and before CUDA is touched: neither survives a fork.
@@ -117,7 +118,8 @@ def _rank(number: int, backend: str, port: int, writing: int) -> int:
     except Exception:  # whatever it was: without a link there is no rate
         return 1
     if number == 0:
-        os.write(writing, json.dumps({"seconds": found.latency, "bytes_per_second": found.rate}).encode())
+        rate = found.rate if found.rate < IMPLAUSIBLE else None  # the small one was held up for longer than the large
+        os.write(writing, json.dumps({"seconds": found.latency, "bytes_per_second": rate}).encode())
     return 0
 
 

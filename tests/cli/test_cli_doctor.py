@@ -47,7 +47,9 @@ def test_the_whole_command(tmp_path: Path) -> None:
     assert set(rate["flops_per_second"]) == {"fp32", "bf16", "fp16", "int8", "fp8"}
     assert all(rate["convolutions"][name] > 1e8 for name in ("contiguous", "channels_last"))
     assert all(value > 1e7 for value in rate["fills"].values())
-    assert report["measured"]["links"]["gloo"]["bytes_per_second"] > 1e6
+    link = report["measured"]["links"]["gloo"]
+    assert 0 < link["seconds"] < 4
+    assert link["bytes_per_second"] is None or 1e6 < link["bytes_per_second"] < 1e12
     assert report["versions"]["torch"]
     assert report["machine"]["cores"] >= 1
     assert {place["what"] for place in report["places"]} >= {"here", "cache"}
