@@ -18,7 +18,8 @@ from typing import Any
 import accel_cli
 from accel_cli.analysis.wording import duration, size, times
 from accel_cli.cli.availability import FLAGS, Judge
-from accel_cli.cli.findings import BUSY, Finding, bandwidth, findings, flops, places
+from accel_cli.cli.findings import findings, places
+from accel_cli.cli.rate_findings import BUSY, Finding, bandwidth, flops
 from accel_cli.cli.table import columns, paint
 from accel_cli.config.machine import detect, memory_available, version
 from accel_cli.config.parts import GROUPS

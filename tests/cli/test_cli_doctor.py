@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from accel_cli.cli.doctor import measure
-from accel_cli.cli.findings import Finding, findings, places
+from accel_cli.cli.findings import findings, places
+from accel_cli.cli.rate_findings import Finding
 from accel_cli.config.machine import GPU, Machine
 
 CPU = Machine(cores=4, memory_bytes=8 << 30)
