@@ -105,6 +105,8 @@ def load(run: str | Path, *, which: str = "latest", plugins: Sequence[str] = ())
     model = implementation("model", settings.model)(settings.model, description)
     averaged = "average.safetensors" in saved.manifest["files"]
     tensors = saved.tensors("average" if averaged else "model")
+    if settings.precision.option == "bf16_pure":
+        tensors = {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in tensors.items()}
     check_fit(Whole.of(model), tensors)
     model.load_state_dict(tensors)
     return Trained(model, description).eval()

@@ -22,6 +22,7 @@ from typing import Any
 
 from accel_cli.config import factory
 from accel_cli.config import run as run_file
+from accel_cli.config.decide import decided_in, settled_before
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
 from accel_cli.engine import (
@@ -42,6 +43,7 @@ from accel_cli.engine.folder import once_a_node
 from accel_cli.engine.loop import Progress, train
 from accel_cli.engine.metrics import Metrics
 from accel_cli.engine.profile import Profile
+from accel_cli.engine.settle import settle
 from accel_cli.engine.stop import REGROUP, Stop
 from accel_cli.engine.traffic import Traffic
 from accel_cli.engine.training import Training
@@ -168,8 +170,15 @@ def _run(run: Run, request: Request, events: Events, state: _State) -> int:
         with once_a_node(request.path / ".prepare"):
             data.prepare(lambda what, done, total: events.emit("progress", what=what, done=done, total=total))
     prepare_seconds = request.prepare_seconds + time.perf_counter() - prepared
-    run = decided(run, request.path, world)
-    training, decisions = setup.build(run, hardware, world, lambda text: events.emit("say", text=text))
+
+    def say(text: str) -> None:
+        events.emit("say", text=text)
+
+    # The first rank's: a node may lack the folder.
+    run = settled_before(run, world.gather(decided_in(request.path))[0])
+    run, measured = settle(run, hardware, world, say) if request.mode == "train" else (run, [])
+    training, decisions = setup.build(run, hardware, world, say)
+    decisions = [*measured, *decisions]
     state.training = training
     if world.is_first:
         record_decisions(request.path, [decision.to_dict() for decision in decisions])
@@ -259,16 +268,6 @@ def _evaluate(training: Training, request: Request, events: Events) -> int:
         events.emit("warning", text=text)
     events.emit("result", step=saved.step, split=request.split, metrics=found)
     return 0
-
-
-def decided(run: Run, folder: Path, world: World) -> Run:
-    """What an earlier attempt measured and settled stays so, lest the same run go on in another way."""
-    if run.communication.option != "auto":
-        return run
-    path = folder / "decisions.json"
-    known = {entry["key"]: entry["value"] for entry in json.loads(path.read_text())} if path.exists() else {}
-    option = world.gather(known.get("communication"))[0]  # the first rank's: a node may lack the folder
-    return run.with_option("communication", option) if option else run
 
 
 def record_decisions(folder: Path, new: list[dict[str, Any]]) -> None:

@@ -36,6 +36,7 @@ CONTEXT.set_forkserver_preload(
         "accel_cli.strategy.ddp",
         "accel_cli.optimizer.adamw",
         "accel_cli.optimizer.sgd",
+        "accel_cli.precision.fp8",  # seconds too
     ]
 )
 

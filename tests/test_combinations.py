@@ -40,7 +40,7 @@ MESHES = {
 FACTORS = {
     "strategy": [*(option for option in table("strategy") if option != "mesh"), *MESHES],
     "communication": list(table("communication")),
-    "precision": ["fp32", "bf16", "fp16"],
+    "precision": ["fp32", "bf16", "fp16", "bf16_pure"],
     "train.activation_checkpointing": ["none", "blocks", "selective"],
     "model": list(MODELS),
     "compile": ["none", "full"],

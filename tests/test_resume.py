@@ -28,14 +28,22 @@ RUN = [
 ]
 SMALL = ["model=mlp", "model.widths=[32]"]
 STATE = ["train.ema=0.9", "model.dropout=0.2", "schedule=plateau", "schedule.patience=0", "schedule.min_delta=0.5"]
+FOLLOWS = "schedule.momentum=[0.85,0.95]"
 IMAGES = ["model=cnn", "model.channels=[4,8]", "model.dropout=0.2", "augment=basic", "loader=workers"]
 
 WORK: dict[str, tuple[list[str], tuple[int, ...]]] = {
     "plain": (SMALL, (1, 2, 4)),
     "state": ([*SMALL, *STATE, "stopping=early", "stopping.patience=50", "train.clip_norm=0.1"], (1, 2)),
     "fp16": ([*SMALL, "precision=fp16", "precision.growth_interval=3", "precision.initial_scale=1024"], (1, 2)),
-    "muon": ([*SMALL, "optimizer=muon"], (1, 2)),
-    "momentum": ([*SMALL, "optimizer=sgd", "optimizer.learning_rate=0.01", "schedule=onecycle"], (1,)),
+    "bf16_pure": (["model=cnn", "model.channels=[4,8]", "precision=bf16_pure"], (1, 2)),
+    "bf16_pure dealt": (
+        ["model=cnn", "model.channels=[4,8]", "model.normalisation=group", "precision=bf16_pure", "strategy=fsdp"],
+        (2,),
+    ),
+    "fp8": ([*SMALL, "precision=fp8", "precision.recipe=rowwise"], (1,)),
+    "fp8 gathered": ([*SMALL, "precision=fp8", "precision.gather=fp8", "strategy=fsdp"], (2,)),
+    "muon": ([*SMALL, "optimizer=muon", "schedule=warmup_stable_decay", FOLLOWS], (1, 2)),
+    "momentum": ([*SMALL, "optimizer=sgd", "optimizer.learning_rate=0.01", "schedule=onecycle", FOLLOWS], (1,)),
     "images": (IMAGES, (1, 2)),
     "accumulation": ([*SMALL, "train.micro_batch=4", "model.dropout=0.1"], (2, 4)),
     "buckets": ([*SMALL, "model.widths=[512,512]", "strategy.bucket_megabytes=0.2", "checkpoint.every=5"], (4,)),

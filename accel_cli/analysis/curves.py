@@ -14,7 +14,7 @@ TIME_UNITS = (("hours", 3600.0, 3 * 3600.0), ("minutes", 60.0, 300.0), ("seconds
 
 
 def figures(runs: Sequence[RunFolder], names: Sequence[str]) -> list[Html]:
-    """Loss over steps and over time, each evaluation metric, learning rate and speed; all runs in each."""
+    """Loss over steps and over time, evaluation metrics, learning rate, momentum if told, speed; all runs in each."""
 
     def draw(title: str, picker: Picker, x: str, y: str, **options: bool) -> Html | None:
         unit, divisor = _time_unit(runs) if x == "seconds" else (x, 1.0)
@@ -46,6 +46,7 @@ def figures(runs: Sequence[RunFolder], names: Sequence[str]) -> list[Html]:
             for name in metrics
         ),
         draw("Learning rate", training, "step", "learning_rate"),
+        draw("Momentum", training, "step", "momentum"),
         draw("Samples per second", training, "step", "samples_per_second", smooth=True),
     ]
     return [figure for figure in drawn if figure is not None]

@@ -105,6 +105,8 @@ def parser() -> Parser:
 
     show = verb("show", "the composed tree, and who set what", composing)
     show.add_argument("--explain", metavar="KEY", help="value, who set it, what it overrode")
+    show.add_argument("--schedule", action="store_true", help="the course of the learning rate, and of the momentum")
+    show.add_argument("--plot", type=Path, metavar="FILE", help="the same as a picture: .png, .svg or .pdf")
     show.add_argument("--help-keys", action="store_true", help="every key of the chosen options: type, range, meaning")
 
     listing = verb("list", "groups, options, recipes, rules: a line each", common)

@@ -9,7 +9,7 @@ from pathlib import Path
 from accel_cli.config import compose, machine, rules, tree
 from accel_cli.config import run as run_file
 from accel_cli.config.compose import Composed
-from accel_cli.config.decide import FOLLOWS, Decision, decide
+from accel_cli.config.decide import FOLLOWS, Decision, decide, decided_in, settled_before
 from accel_cli.config.run import Run
 from accel_cli.errors import ConfigError, Problem, SecurityError
 
@@ -43,7 +43,8 @@ def plan(
     spoiled = request.spoiled | checked.spoiled
     if checked.run is None:
         raise ConfigError(problems)
-    run, decisions = decide(checked.run, machine.detect())
+    earlier = decided_in(base.parent) if base is not None else {}
+    run, decisions = decide(settled_before(checked.run, earlier), machine.detect())
     facts = rules.Facts(run, machine.detect(), granted)
     spoiled |= {derived for key in spoiled for derived in FOLLOWS.get(key.partition(".")[0], ())}
     forbidden = list(rules.ungranted(facts, spoiled))

@@ -14,6 +14,7 @@ from accel_cli.cli.plan import Plan, own_plugins, plan
 from accel_cli.cli.train import finish, launch, node, say, shorter
 from accel_cli.config import rules
 from accel_cli.config import run as run_file
+from accel_cli.config.decide import decided_in, settled_before
 from accel_cli.config.machine import detect
 from accel_cli.engine import attempts
 from accel_cli.engine.folder import in_use
@@ -68,7 +69,8 @@ def laid_out_anew(folder: Path, arguments: argparse.Namespace) -> Plan:
         has = _flat(run_file.read(folder / "run.yaml").to_tree())
         words += [f"{key}=auto" for key in FOLLOW_LAYOUT if key not in keys and key in has]
     planned = plan(words, plugins=arguments.plugin, base=folder / "run.yaml")
-    old, new = _flat(run_file.read(folder / "run.yaml").to_tree()), _flat(planned.run.to_tree())
+    before = settled_before(run_file.read(folder / "run.yaml"), decided_in(folder))
+    old, new = _flat(before.to_tree()), _flat(planned.run.to_tree())
     changed = sorted(key for key in {**old, **new} if old.get(key) != new.get(key))
     if foreign := [key for key in changed if not key.startswith(MAY_CHANGE)]:
         why = "a resumed run trains the same model on the same problem"

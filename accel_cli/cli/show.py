@@ -1,21 +1,27 @@
-"""accel show: the composed tree, who set each value, and what every key means."""
+"""accel show: the composed tree, who set each value, what every key means, and the course of the learning rate."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from accel_cli.cli import schedule_plot
 from accel_cli.cli.check import base
 from accel_cli.cli.explain import explain, shown, text
 from accel_cli.cli.key_types import type_text
 from accel_cli.cli.plan import Plan, plan
+from accel_cli.cli.schedule_course import course
 from accel_cli.cli.table import columns, paint
-from accel_cli.config.parts import SEVERAL, table
+from accel_cli.config.machine import has_package
+from accel_cli.config.parts import SEVERAL, load, table
 from accel_cli.config.schema.sections import SECTIONS
+from accel_cli.errors import AccelError, ConfigError, Problem
 
 _KEY = re.compile(r"^(\s*(?:- )?)([\w./-]+:)(.*)$")
 
@@ -27,6 +33,8 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.explain:
         layers = explain(planned, arguments.explain)
         result, lines = {"key": arguments.explain, "layers": layers}, text(arguments.explain, layers)
+    elif arguments.schedule or arguments.plot:
+        result, lines = schedule(planned, arguments.plot)
     elif arguments.help_keys:
         rows = help_rows(planned)
         cells = [[f"{row['key']}={shown(row['value'])}", row["type"], row["meaning"]] for row in rows]
@@ -36,6 +44,27 @@ def main(arguments: argparse.Namespace) -> int:
         lines = painted(tree_text(result))
     print(json.dumps(result) if arguments.json else lines)
     return 0
+
+
+def schedule(planned: Plan, picture: Path | None) -> tuple[dict[str, Any], str]:
+    """The learning rate's course as numbers, and as text; drawn to the file ``picture`` too, if one is named."""
+    if picture is not None and not has_package("matplotlib"):
+        why = "needs the package matplotlib, which is not installed"
+        raise ConfigError(Problem(f"--plot {picture}", why, "pip install 'accel-cli[matplotlib]'"))
+    try:
+        drawn = course(planned)
+        result, lines = drawn.to_dict(), schedule_plot.text(drawn, shutil.get_terminal_size().columns)
+    except AccelError:
+        raise
+    except Exception as error:
+        if planned.run.schedule.option != "custom":
+            raise
+        why = f"schedule.factory={planned.run.schedule.factory} raised {type(error).__name__}: {error}"
+        raise AccelError(why, "--traceback shows where") from error
+    if picture is not None:
+        load("accel_cli.cli.schedule_picture:draw")(drawn, picture)
+        result["picture"], lines = str(picture), f"{lines}\n{picture}"
+    return result, lines
 
 
 def tree_text(node: dict[str, Any]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from accel_cli.config import host
@@ -12,7 +14,7 @@ from accel_cli.config.run import Run
 from accel_cli.config.schema.hardware import BACKENDS
 
 TASK_OF = {"class": "classification", "number": "regression", "next_token": "language_model"}
-FOLLOWS = {"strategy": ("launch", "hardware.threads"), "hardware": ("launch", "precision"), "data": ("task",),
+FOLLOWS = {"strategy": ("launch", "hardware.threads"), "hardware": ("launch",), "data": ("task",),
            "launch": ("hardware.threads", "hardware.affinity")}  # fmt: skip
 """Group -> the groups and keys that ``decide`` settles by it."""
 ELASTIC_RESTARTS = 10
@@ -64,10 +66,6 @@ def decide(run: Run, machine: Machine) -> tuple[Run, list[Decision]]:
             run = run.with_values("hardware", **{key: value})
             if value not in UNCHANGED:
                 say(f"hardware.{key}", value, why)
-    if run.precision.option == "auto":
-        option, why = _precision(device, machine)
-        run = run.with_option("precision", option)
-        say("precision", option, why)
     if getattr(run.strategy, "find_unused_parameters", None) == "auto":
         value = run.launch.processes * run.launch.most_nodes > 2 and run.launch.backend == "gloo"
         run = run.with_values("strategy", find_unused_parameters=value)
@@ -109,14 +107,31 @@ def _processes(strategy: Any, device: str, machine: Machine) -> tuple[int, str]:
     return strategy.least_processes, f"the least that strategy={strategy.option} needs on {device}"
 
 
-def _precision(device: str, machine: Machine) -> tuple[str, str]:
-    if device == "cuda":
-        capability = min((gpu.capability for gpu in machine.gpus), default=(0, 0))
-        if capability >= (8, 0):
-            return "bf16", f"tensor cores for bf16 (compute capability {capability[0]}.{capability[1]})"
-        if capability >= (7, 0):
-            return "fp16", f"tensor cores for fp16 only (compute capability {capability[0]}.{capability[1]})"
-        return "fp32", "no tensor cores"
-    if device == "cpu" and machine.fast_bf16:
-        return "bf16", "this processor multiplies bf16 in hardware"
-    return "fp32", f"this {device} has no fast bf16" if device == "cpu" else f"fp32 is the safe choice on {device}"
+def settled_before(run: Run, known: dict[str, Any]) -> Run:
+    """The run with what ``known``, key -> value of a run's decisions.json, says of the autos that only ranks measure.
+
+    A run that is resumed or repeated stays itself.
+    """
+    for group in ("communication", "precision", "compile"):
+        if group in known and getattr(run, group).option == "auto":
+            run = run.with_option(group, known[group])
+    if "train.micro_batch" in known and run.train.micro_batch == "auto":
+        run = with_micro_batch(run, known["train.micro_batch"])
+    if "optimizer.learning_rate" in known and run.train.learning_rate == "find":
+        run = run.with_values("optimizer", learning_rate=known["optimizer.learning_rate"])
+        run = run.with_values("train", learning_rate=None)
+    return run
+
+
+def with_micro_batch(run: Run, size: int) -> Run:
+    """The run with the micro-batch that fits, and no larger batches in evaluation: they would not."""
+    return run.with_values("train", micro_batch=size).with_values("evaluate", batch=min(run.evaluate.batch, size))
+
+
+def decided_in(folder: Path) -> dict[str, Any]:
+    """Key -> value of what was decided in a run folder; {} where nothing was."""
+    path = folder / "decisions.json"
+    try:
+        return {entry["key"]: entry["value"] for entry in json.loads(path.read_text())}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -22,7 +22,7 @@ def settled(run: Run, machine: Machine) -> dict[str, tuple[Any, str]]:
     return {
         "threads": threads(machine, processes),
         "affinity": affinity(machine, processes),
-        "allocator": allocator(machine, device),
+        "allocator": allocator(machine, device, limited=getattr(run.hardware, "memory_gigabytes", None) is not None),
         "memory_format": memory_format(run, device),
     }
 
@@ -47,7 +47,11 @@ def affinity(machine: Machine, processes: int) -> tuple[str, str]:
     return "cores", f"memory has {machine.memory_nodes} nodes: a process stays near its own"
 
 
-def allocator(machine: Machine, device: str, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
+def allocator(
+    machine: Machine, device: str, environment: Mapping[str, str] = os.environ, *, limited: bool = False
+) -> tuple[str, str]:
+    if limited:
+        return "system", "hardware.memory_gigabytes counts what is kept too"
     if device != "cpu":
         return "system", f"tensors lie on the {device}"
     if own := next((name for name in OWN_MALLOC if environment.get(name)), ""):
@@ -69,7 +73,8 @@ def memory_format(run: Run, device: str) -> tuple[str, str]:
     if device != "cpu":
         return "contiguous", f"what channels_last brings on {device} is not measured"
     sizes, train = run.strategy.sizes(ranks), run.train
-    images = min(train.micro_batch or train.global_batch, train.global_batch // run.strategy.data_ranks(ranks))
+    most = train.micro_batch if isinstance(train.micro_batch, int) else train.global_batch
+    images = min(most, train.global_batch // run.strategy.data_ranks(ranks))
     if run.model.option not in CONVOLUTIONAL or images < ENOUGH_IMAGES or sizes["pipeline"] > 1 or sizes["shard"] > 1:
         return "contiguous", "channels_last pays for none but convolutional nets, many images and whole weights"
     return "channels_last", f"a CPU trains model={run.model.option} faster so from {ENOUGH_IMAGES} images up"

@@ -43,6 +43,8 @@ class Machine:
     """Installed libraries that can be preloaded in malloc's place: name -> path."""
     glibc: bool = False
     """Whether malloc is glibc's, which can be tuned in a running process."""
+    counts_memory: bool = True
+    """Whether the kernel tells what a process took at most, and keeps a limit on it: Linux."""
 
     @property
     def fast_bf16(self) -> bool:
@@ -82,6 +84,7 @@ def detect() -> Machine:
         core_quota=cores.quota(),
         allocators=preload.installed(),
         glibc=_has_glibc(),
+        counts_memory=os.access("/proc/self/clear_refs", os.W_OK),
     )
 
 

@@ -46,7 +46,7 @@ def _unshared(facts: Facts) -> int:
 def _accumulates(facts: Facts) -> bool:
     train = facts.run.train
     share = train.global_batch // max(1, facts.run.strategy.data_ranks(facts.world_size))
-    return train.micro_batch is not None and train.micro_batch < share
+    return train.micro_batch == "auto" or (train.micro_batch is not None and train.micro_batch < share)
 
 
 STRATEGY_RULES: tuple[Rule, ...] = (
@@ -121,7 +121,7 @@ STRATEGY_RULES: tuple[Rule, ...] = (
         "dataparallel-copies", "refuse", "strategy=dataparallel copies neither compiled nor recomputed blocks",
         "strategy=dataparallel",
         lambda f: f.run.strategy.option == "dataparallel"
-        and (f.run.compile.option != "none" or f.run.train.activation_checkpointing != "none"),
+        and (f.run.compile.option not in ("none", "auto") or f.run.train.activation_checkpointing != "none"),
         "compiled or checkpointed blocks of a copy would run with the first GPU's weights",
         lambda f: "try strategy=ddp, or compile=none train.activation_checkpointing=none",
     ),

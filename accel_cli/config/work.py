@@ -52,12 +52,17 @@ def micro_batches(run: Run, share: int, stages: int) -> int | None:
 
     None where there is no such, or where ``strategy.micro_batches`` is none.
     """
-    most = run.train.micro_batch or share
+    most = run.train.micro_batch if isinstance(run.train.micro_batch, int) else share
     fitting = [n for n in range(math.ceil(share / most), share + 1) if share % n == 0 and n % stages == 0]
     stated = getattr(run.strategy, "micro_batches", "auto") if stages > 1 else "auto"
     if stated == "auto":
         return fitting[0] if fitting else None
     return int(stated) if stated in fitting else None
+
+
+def share_sizes(share: int) -> list[int]:
+    """The micro-batches that a rank's share of samples divides into, the smallest first."""
+    return [size for size in range(1, share + 1) if share % size == 0]
 
 
 def steps(run: Run, train_samples: int | None) -> int:

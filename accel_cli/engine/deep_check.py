@@ -53,6 +53,7 @@ def check(run: Run) -> None:
     task.check(output, batch)
     activation_checkpointing.check(find_blocks(model, run.train.blocks), run.train.activation_checkpointing)
     parameter_groups(model, run.optimizer, {})
+    implementation("precision", run.precision)(run.precision, torch.device("cpu")).convert(model, 1)
 
     def whole() -> tuple[nn.Module, Sequence[nn.Module]]:
         built = _model(run, description, "cpu")

@@ -28,7 +28,7 @@ def evaluate(training: Training, split: str) -> dict[str, float]:
     totals: dict[str, torch.Tensor] = {}
     t.strategy.share_buffers(t.bare)
     t.bare.eval()
-    with t.average.applied(), t.strategy.evaluating(t.bare):
+    with t.average.applied(), t.strategy.evaluating(t.bare), t.compiler.as_written():
         for batch, count in batches:
             with t.precision.autocast():
                 sums = t.strategy.evaluate(t.task, t.bare, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 import traceback
 from dataclasses import asdict
@@ -18,12 +19,16 @@ from accel_cli.errors import AccelError, ConfigError, DivergedError
 
 OUT_OF_RESOURCE = (12, 24, 28, 122)
 """ENOMEM, EMFILE, ENOSPC, EDQUOT"""
+CPU_WANTED = re.compile(r"DefaultCPUAllocator.*tried to allocate (\d+) bytes", re.S)
+"""What torch says of memory that the kernel did not give."""
 
 
 def describe(error: BaseException, rank: int, step: int | None) -> dict[str, Any]:
     """What the front shows of an exception, and what ranks/<rank>.failure.json holds."""
     code = exit_code(error)
     message = str(getattr(error, "message", None) or error) or type(error).__name__
+    if code == 7 and (wanted := CPU_WANTED.search(message)):
+        message = f"ran out of memory: {int(wanted[1]):,} bytes more were asked for"
     if code == 6 and not isinstance(error, AccelError):
         message = f"another rank did not answer within launch.wait: {message}"
     return {

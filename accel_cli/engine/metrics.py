@@ -94,6 +94,7 @@ class Metrics:
             "seconds": round(self.seconds, 4),
             "loss": None,
             "learning_rate": group["lr"] / group.get("rate", 1.0),
+            **self._momentum(),
             "gradient_norm": None,
             "samples_per_second": round(samples / self._window_seconds, 2) if self._window_seconds else None,
         }
@@ -101,6 +102,11 @@ class Metrics:
         self._rows, self._weights, self._window_seconds = [], [], 0.0
         if not self.t.hardware.asynchronous:
             self.flush()
+
+    def _momentum(self) -> dict[str, float]:
+        """Of the last step, where it follows the schedule."""
+        momentum = self.t.schedule.momentum(self.t.step - 1, self.t.steps)
+        return {} if momentum is None else {"momentum": momentum}
 
     def flush(self) -> None:
         """Write the record that was asked for, and end the run if its numbers are none any more."""
@@ -115,10 +121,10 @@ class Metrics:
         record["skipped_steps"] = int(sum(skipped))
         self.write(record)
         self.events.emit("train", **{k: v for k, v in record.items() if k != "kind"}, steps=self.t.steps)
-        for skip in skipped:
+        for loss, skip in zip(losses, skipped, strict=True):
             self._in_a_row = self._in_a_row + 1 if skip else 0
             if self._in_a_row >= self.t.run.train.max_skipped_steps:
-                self._diverged(record["step"])
+                self._diverged(record["step"], math.isfinite(loss))
         if any(skipped) and self.t.scaler.collapsed:
             raise DivergedError(
                 f"the loss scale collapsed at step {record['step']}: every fp16 gradient overflows",
@@ -160,14 +166,19 @@ class Metrics:
         for tracker in self.trackers:
             tracker.close()
 
-    def _diverged(self, step: int) -> None:
-        run = self.t.run
-        raise DivergedError(
-            f"the gradients held nan or inf for {self._in_a_row} steps in a row, up to step {step}; "
-            "no weight was changed by them",
-            f"try optimizer.learning_rate={run.optimizer.learning_rate / 10:g} or train.clip_norm=1.0"
-            + (", or precision=bf16" if run.precision.option == "fp16" else ""),
-        )
+    def _diverged(self, step: int, finite_loss: bool) -> None:
+        run, times = self.t.run, f"for {self._in_a_row} steps in a row, up to step {step}"
+        lower = f"optimizer.learning_rate={run.optimizer.learning_rate / 10:g}"
+        if run.precision.option != "fp16":
+            why, fix = f"the gradients held nan or inf {times}", f"try {lower} or train.clip_norm=1.0"
+        elif finite_loss:
+            scale = self.t.scaler.state()["scale"]
+            why = f"the fp16 gradients overflowed {times}, the loss being finite: the loss scale fell to {scale:g}"
+            fix = f"try precision=bf16, which has the range of fp32, or {lower}"
+        else:
+            why = f"the loss was nan or inf {times}: in fp16 any number above 65504 is"
+            fix = f"try precision=bf16, which has the range of fp32, or {lower}"
+        raise DivergedError(f"{why}; no weight was changed by them", fix)
 
 
 def mean(values: list[float]) -> float | None:

@@ -80,7 +80,8 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
 
     # 6. does the model's output fit the data? One batch tells
     precision = implementation("precision", run.precision)(run.precision, world.device)
-    for line in precision.convert(bare):
+    precision.start()
+    for line in precision.convert(bare, work.micro_batch):
         say(line)
     example = _batch(data, description, 2, home)
     _check(task, bare, example, precision)
@@ -97,13 +98,15 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     rates, frozen = transfer.rates(bare), transfer.frozen_modules(bare)
     blocks = find_blocks(bare, run.train.blocks)
     activation_checkpointing.check(blocks, run.train.activation_checkpointing)
-    bare, lines = strategy.place(bare, blocks, example, task)
+    with precision.placing():
+        bare, lines = strategy.place(bare, blocks, example, task)
     for line in lines:
         say(line)
     held = {id(module) for module in bare.modules()}
     blocks = [block for block in blocks if id(block) in held]
     activation_checkpointing.apply(blocks, run.train.activation_checkpointing)
-    implementation("compile", run.compile)(run.compile).apply(bare)
+    compiler = implementation("compile", run.compile)(run.compile)
+    compiler.apply(bare, blocks)
     communication = implementation("communication", run.communication)(run.communication)
     model = strategy.wrap(bare, blocks, communication, precision)
 
@@ -111,6 +114,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     groups = parameter_groups(bare, run.optimizer, rates)
     optimizer = implementation("optimizer", run.optimizer)(run.optimizer, groups, world.device)
     schedule = implementation("schedule", run.schedule)(run.schedule)
+    schedule.check(optimizer.param_groups)
     stopping = implementation("stopping", run.stopping)(run.stopping, task.metric, task.mode)
     if task.metrics is not None:
         stopping.check([f"validation_{name}" for name in task.metrics])
@@ -121,6 +125,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     if average.decay is not None:
         hooks.append(average.after_step)
     hooks += strategy.after_step
+    hooks += precision.after_step(bare)
 
     # 10. what user code draws while training is a rank's own, from here on
     seed_everything(hardware, step_seed(run.train.seed, 0, strategy.data.rank))
@@ -136,6 +141,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
         strategy=strategy,
         communication=communication,
         precision=precision,
+        compiler=compiler,
         scaler=precision.scaler(),
         task=task,
         data=data,

@@ -28,7 +28,7 @@ def train_step(training: Training, batches: Sequence[Any]) -> StepReport:
     """Update the weights once from this rank's share of one global batch."""
     t = training
     t.hardware.seed(step_seed(t.run.train.seed, t.step, t.strategy.losses.rank))
-    set_learning_rate(t.optimizer, t.learning_rate * t.schedule(t.step, t.steps))
+    set_learning_rate(t.optimizer, t.learning_rate * t.schedule(t.step, t.steps), t.schedule.momentum(t.step, t.steps))
 
     loss, weight = t.strategy.forward_backward(t, batches)
 
@@ -44,10 +44,14 @@ def train_step(training: Training, batches: Sequence[Any]) -> StepReport:
     return StepReport(loss, weight, norm, skipped)
 
 
-def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """The rate is a pure function of the step; a group's own ``rate`` multiplies it."""
+def set_learning_rate(optimizer: Optimizer, learning_rate: float, momentum: float | None = None) -> None:
+    """Both are pure functions of the step; a group's own ``rate`` multiplies the rate. None leaves momentum alone."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("rate", 1.0)
+        if momentum is not None and "betas" in group:
+            group["betas"] = (momentum, *group["betas"][1:])
+        elif momentum is not None:
+            group["momentum"] = momentum
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -57,6 +57,7 @@ class Training:
     strategy: Any
     communication: Any
     precision: Any
+    compiler: Any
     scaler: Any
     task: Any
     data: Any

@@ -17,6 +17,7 @@ class CUDA(Hardware):
     """Tried on NVIDIA by an earlier state of this class only; on AMD, whose torch answers to the same names, not."""
 
     activities = (ProfilerActivity.CPU, ProfilerActivity.CUDA)
+    is_host = False
     asynchronous = True
 
     def device(self, local_rank: int) -> torch.device:
@@ -29,8 +30,6 @@ class CUDA(Hardware):
         torch.cuda.set_device(device)
         if self.config.memory_fraction is not None:
             torch.cuda.set_per_process_memory_fraction(self.config.memory_fraction, device)
-        torch.set_float32_matmul_precision("high" if self.config.tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = self.config.tf32
         torch.backends.cudnn.benchmark = self.config.cudnn_autotune and determinism != "exact"
 
     def seed(self, value: int) -> None:
@@ -56,5 +55,18 @@ class CUDA(Hardware):
         return torch.cuda.max_memory_allocated()
 
     def peak_flops(self, dtype: torch.dtype) -> float | None:
-        tf32 = dtype == torch.float32 and self.config.tf32
+        tf32 = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
         return peaks.peak_flops(torch.cuda.get_device_name(), "tf32" if tf32 else str(dtype).removeprefix("torch."))
+
+    def memory_limit(self, processes: int) -> int:
+        free, total = torch.cuda.mem_get_info()
+        return min(free + torch.cuda.memory_reserved(), total)
+
+    def release_memory(self) -> None:
+        torch.cuda.empty_cache()
+
+    def forget_peak(self) -> None:
+        torch.cuda.reset_peak_memory_stats()
+
+    def memory_taken(self) -> int:
+        return torch.cuda.max_memory_allocated()

@@ -18,6 +18,7 @@ class TPU(Hardware):
     Reading a number waits for the work before it: torch.tpu's events are not relied on.
     """
 
+    is_host = False
     sum_dtype = torch.float32
 
     def device(self, local_rank: int) -> torch.device:

@@ -15,6 +15,7 @@ class XPU(Hardware):
     """Not tried on the device: no such machine was at hand. Written to torch.xpu's documentation (2.14)."""
 
     activities = (ProfilerActivity.CPU, ProfilerActivity.XPU)
+    is_host = False
     asynchronous = True
 
     def device(self, local_rank: int) -> torch.device:

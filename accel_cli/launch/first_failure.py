@@ -151,8 +151,8 @@ def _timed_out(folder: Path, rank: int) -> bool:
 
 def _try(kind: str, message: str) -> str:
     """A first remedy for the commonest causes."""
-    if kind in ("OutOfMemoryError", "MemoryError"):
-        return "try a smaller train.micro_batch"
+    if kind in ("OutOfMemoryError", "MemoryError") or "ran out of memory" in message:
+        return "try train.micro_batch=auto, or train.activation_checkpointing=blocks"
     if "did not receive grad" in message or "Expected to have finished reduction" in message:
         return "some parameters took no part in the loss: try strategy.find_unused_parameters=true"
     if "mat1 and mat2 shapes" in message or "size mismatch" in message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -53,15 +54,36 @@ class Scaler:
 
 
 class Precision:
+    """``dtype`` is what products are computed in; ``tf32``: whether those of fp32 numbers may be TF32 on a GPU."""
+
     dtype = torch.float32
+    tf32 = False
 
     def __init__(self, config: Any, device: torch.device) -> None:
         self.config = config
         self.device = device
 
-    def convert(self, model: nn.Module) -> list[str]:
-        """Change what a forward pass computes in, in place; returns lines for the user."""
+    def start(self) -> None:
+        """Set torch's own switches, which are the process's: fp32 is fp32 unless a run has asked for less."""
+        rounds = self.tf32 and self.device.type == "cuda"
+        torch.set_float32_matmul_precision("high" if rounds else "highest")
+        torch.backends.cudnn.allow_tf32 = rounds
+
+    def convert(self, model: nn.Module, micro_batch: int) -> list[str]:
+        """Change what a forward pass computes in, in place; returns lines for the user.
+
+        ``micro_batch`` is the number of samples that pass through it together. Raises ConfigError where nothing in
+        the model can be computed so.
+        """
         return []
+
+    def placing(self) -> AbstractContextManager[Any]:
+        """Surrounds the forward passes by which a strategy learns the model: in fp32, so that a wrong cut shows."""
+        return nullcontext()
+
+    def after_step(self, model: nn.Module) -> tuple[Callable[[int], None], ...]:
+        """What has to be called with the step's number after each step, of what this rank holds of the model."""
+        return ()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Surrounds every forward pass, of training and evaluation."""

@@ -1,8 +1,11 @@
-"""The harmless schedule: full rate throughout; and the warm-up that all schedules share."""
+"""The harmless schedule: full rate throughout; and what all share, the warm-up and a momentum that follows."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
+
+from accel_cli.errors import ConfigError, Problem
 
 
 def in_steps(value: int | float, steps: int) -> int:
@@ -31,6 +34,26 @@ class Schedule:
     def shape(self, step: int, first: int, steps: int) -> float:
         """The factor without warm-up; ``first`` is the step after the warm-up, and may be ``steps`` or more."""
         return 1.0
+
+    def height(self, step: int, steps: int) -> float:
+        """How far the rate has come from its lowest, 0, to full, 1."""
+        return min(self(step, steps), 1.0)
+
+    def momentum(self, step: int, steps: int) -> float | None:
+        """Low where the rate is high (Smith 2018, arXiv:1803.09820); None where it does not follow."""
+        if self.config.momentum is None:
+            return None
+        low, high = self.config.momentum
+        return float(high + (low - high) * self.height(step, steps))
+
+    def check(self, groups: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse a momentum that cannot follow: a group of an optimizer has none. Raises ConfigError."""
+        if self.config.momentum is None:
+            return
+        if not all(group.get("betas") or group.get("momentum") for group in groups):
+            where = f"schedule.momentum=[{','.join(map(str, self.config.momentum))}]"
+            why = "the optimizer has parameter groups with neither betas nor a momentum above 0"
+            raise ConfigError(Problem(where, why, "try schedule.momentum=null"))
 
     def observe(self, value: float, mode: Literal["min", "max"]) -> None:
         """Told the task's validation metric after each evaluation."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
-from accel_cli.schedule.base import Schedule
+from accel_cli.schedule.base import Schedule, in_steps
+
+ROUNDING = 1e-9
+"""A step so near the end of a cycle begins the next one."""
 
 
 def share_done(step: int, first: int, steps: int) -> float:
@@ -19,12 +22,33 @@ class Linear(Schedule):
         return 1.0 + (self.config.final - 1.0) * share_done(step, first, steps)
 
 
-class Cosine(Schedule):
-    """Half a cosine, without restarts (Loshchilov and Hutter 2017, arXiv:1608.03983); as CosineAnnealingLR."""
+class Polynomial(Schedule):
+    """A power of what is left of the run; as torch's PolynomialLR, which ends at 0."""
 
     def shape(self, step: int, first: int, steps: int) -> float:
-        falling = (1.0 + math.cos(math.pi * share_done(step, first, steps))) / 2.0
-        return self.config.final + (1.0 - self.config.final) * falling
+        left: float = (1.0 - share_done(step, first, steps)) ** self.config.power
+        return float(self.config.final + (1.0 - self.config.final) * left)
+
+
+class Cosine(Schedule):
+    """Half a cosine, as torch's CosineAnnealingLR; over several cycles as CosineAnnealingWarmRestarts.
+
+    Loshchilov and Hutter 2017, arXiv:1608.03983. The cycles fill the run after the warm-up: the first has
+    (growth - 1) / (growth ** cycles - 1) of it.
+    """
+
+    def shape(self, step: int, first: int, steps: int) -> float:
+        falling = (1.0 + math.cos(math.pi * self._share_of_cycle(step, first, steps))) / 2.0
+        return float(self.config.final + (1.0 - self.config.final) * falling)
+
+    def _share_of_cycle(self, step: int, first: int, steps: int) -> float:
+        lengths = [self.config.cycle_growth**cycle for cycle in range(self.config.cycles)]
+        place = share_done(step, first, steps) * sum(lengths)
+        for length in lengths[:-1]:
+            if place < length - ROUNDING * length:
+                return max(place, 0.0) / length
+            place -= length
+        return max(place, 0.0) / lengths[-1]
 
 
 class Exponential(Schedule):
@@ -32,3 +56,14 @@ class Exponential(Schedule):
 
     def shape(self, step: int, first: int, steps: int) -> float:
         return self.config.final ** share_done(step, first, steps)
+
+
+class InverseSqrt(Schedule):
+    """Vaswani et al. 2017, arXiv:1706.03762, section 5.3, where the timescale is the warm-up.
+
+    The paper counts steps from 1: with a warm-up of w its factor sqrt(w / step) is this one at step w and later.
+    """
+
+    def shape(self, step: int, first: int, steps: int) -> float:
+        timescale = max(in_steps(self.config.timescale, steps), 1)
+        return math.sqrt(timescale / (timescale + step - first))

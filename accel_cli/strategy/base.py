@@ -159,7 +159,8 @@ def squares(gradients: list[Tensor], device: torch.device) -> Tensor:
     """The sum of the squares of all elements of all tensors, wherever they are, 0-dim on ``device``, fp32 or wider."""
     total: Tensor | None = None
     for there in by_device(gradients).values():
-        norms = torch.stack(torch._foreach_norm(there)).float()
+        wide = torch.float32 if any(g.element_size() == 2 for g in there) else None
+        norms = torch.stack(torch._foreach_norm(there, 2, wide)).float()
         own = norms.dot(norms).to(device)
         total = own if total is None else total + own
     return torch.zeros((), device=device) if total is None else total

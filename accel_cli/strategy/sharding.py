@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
@@ -85,10 +86,22 @@ def shard(
     policy = MixedPrecisionPolicy(param_dtype=dtype if lowered else None, reduce_dtype=reduce_dtype)
     offload = CPUOffloadPolicy(pin_memory=not on_host) if config.offload == "cpu" else OffloadPolicy()
     for module in (*blocks, model):
-        fully_shard(
-            module,
-            mesh=mesh,
-            reshard_after_forward=config.reshard_after_forward,
-            mp_policy=policy,
-            offload_policy=offload,
-        )
+        for part in (*of_another_type(module), module):
+            fully_shard(
+                part,
+                mesh=mesh,
+                reshard_after_forward=config.reshard_after_forward,
+                mp_policy=policy,
+                offload_policy=offload,
+            )
+
+
+def of_another_type(module: nn.Module) -> list[nn.Module]:
+    """The modules inside whose parameters are of another type than most: FSDP2 takes only one type together."""
+    dealt = {id(part) for other in module.modules() if isinstance(other, FSDPModule) for part in other.modules()}
+    held = {part: list(part.parameters(recurse=False)) for part in module.modules() if id(part) not in dealt}
+    count = Counter[torch.dtype]()
+    for parameter in (p for own in held.values() for p in own):
+        count[parameter.dtype] += parameter.numel()
+    most = count.most_common(1)
+    return [part for part, own in held.items() if part is not module and any(p.dtype != most[0][0] for p in own)]

@@ -31,6 +31,7 @@ VERBS = [
     ["show"],
     ["show", "--help-keys"],
     ["show", "--explain", "strategy"],
+    *(["show", "--schedule", f"schedule={name}"] for name in ("step", "onecycle", "plateau", "warmup_stable_decay")),
     ["list"],
     ["list", "options"],
     ["list", "recipes"],

@@ -1,7 +1,8 @@
 """Data: what is learned from, and how it is split.
 
 Besides its fields every class says what the torch-free front may know: ``input_kind`` and ``target_kind`` (None where
-only the data can tell), and ``needs_preparing``: whether to download or decode once, before the ranks start.
+only the data can tell), and ``needs_preparing``: whether to download or decode once, before the ranks start. Where its
+size is known without reading it, ``train_samples`` is that of the training split.
 """
 
 from __future__ import annotations
@@ -39,7 +40,21 @@ Cache = Annotated[
 Length = Annotated[int, Field(gt=0, description="tokens in one window, the context of the model")]
 
 
-class Digits(Option):
+def left_for_training(samples: int, *shares: float) -> int:
+    """What cutting the other splits out of ``samples`` leaves."""
+    return samples - sum(max(1, round(samples * share)) for share in shares)
+
+
+class Data(Option):
+    """What every data set says."""
+
+    @property
+    def train_samples(self) -> int | None:
+        """None where only the data can tell."""
+        return None
+
+
+class Digits(Data):
     """1,797 handwritten digits of 8x8 pixels, carried by scikit-learn: real data, no download."""
 
     input_kind: ClassVar[InputKind] = "image"
@@ -49,8 +64,12 @@ class Digits(Option):
     validation_share: ValidationShare
     test_share: TestShare
 
+    @property
+    def train_samples(self) -> int:
+        return left_for_training(1797, self.validation_share, self.test_share)
 
-class StandardLibraryText(Option):
+
+class StandardLibraryText(Data):
     """The source text of the running Python's standard library, as bytes: real text, no download."""
 
     input_kind: ClassVar[InputKind] = "tokens"
@@ -63,7 +82,7 @@ class StandardLibraryText(Option):
     test_share: TestShare
 
 
-class Text(Option):
+class Text(Data):
     """Any file as a stream of bytes, to predict the next one."""
 
     input_kind: ClassVar[InputKind] = "tokens"
@@ -76,7 +95,7 @@ class Text(Option):
     test_share: TestShare
 
 
-class ImageFolder(Option):
+class ImageFolder(Data):
     """Your own images in train/<class>/*, decoded once into a cache."""
 
     input_kind: ClassVar[InputKind] = "image"
@@ -93,7 +112,7 @@ class ImageFolder(Option):
     cache: Cache
 
 
-class Downloaded(Option):
+class Downloaded(Data):
     """A public image set, downloaded once by torchvision."""
 
     input_kind: ClassVar[InputKind] = "image"
@@ -103,25 +122,39 @@ class Downloaded(Option):
     root: str | None = Field(description="folder of its files, as torchvision lays them out; null: the cache folder")
     validation_share: ValidationShare
     cache: Cache
+    source_samples: ClassVar[int]
+    """Of the training split as it is downloaded."""
+
+    @property
+    def train_samples(self) -> int:
+        return left_for_training(self.source_samples, self.validation_share)
 
 
 class Cifar10(Downloaded):
     """60,000 colour images of 32x32 pixels in 10 classes."""
 
+    source_samples: ClassVar[int] = 50_000
+
 
 class Cifar100(Downloaded):
     """60,000 colour images of 32x32 pixels in 100 classes."""
+
+    source_samples: ClassVar[int] = 50_000
 
 
 class Mnist(Downloaded):
     """70,000 handwritten digits of 28x28 pixels."""
 
+    source_samples: ClassVar[int] = 60_000
+
 
 class FashionMnist(Downloaded):
     """70,000 grey images of clothing of 28x28 pixels, in 10 classes."""
 
+    source_samples: ClassVar[int] = 60_000
 
-class Synthetic(Option):
+
+class Synthetic(Data):
     """Random but learnable data of any size: the target depends on the input."""
 
     shape: Literal["image", "vector", "tokens"] = Field(description="what a sample is")
@@ -152,8 +185,12 @@ class Synthetic(Option):
     def needs_preparing(self) -> bool:
         return False
 
+    @property
+    def train_samples(self) -> int:
+        return left_for_training(self.samples, self.validation_share, self.test_share)
 
-class Csv(Option):
+
+class Csv(Data):
     """Your own table: numbers in columns, one of them the target."""
 
     input_kind: ClassVar[InputKind] = "vector"
@@ -171,7 +208,7 @@ class Csv(Option):
     cache: Cache
 
 
-class Numpy(Option):
+class Numpy(Data):
     """Your own arrays in a .npz file."""
 
     input_kind: ClassVar[InputKind] = None
@@ -186,7 +223,7 @@ class Numpy(Option):
     cache: Cache
 
 
-class Custom(Option):
+class Custom(Data):
     """Your own Dataset, by factory."""
 
     input_kind: ClassVar[InputKind] = None

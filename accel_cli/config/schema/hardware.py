@@ -35,11 +35,14 @@ class Auto(Hardware):
 class CPU(Auto):
     """The processor's cores, shared evenly among the processes."""
 
+    memory_gigabytes: float | None = Field(
+        gt=0, description="most memory that the training in one process may take, in 10^9 bytes; null: what is there"
+    )
+
 
 class CUDA(Auto):
     """NVIDIA GPUs (and AMD under ROCm), one for each process."""
 
-    tf32: bool = Field(description="let fp32 matrix products use tensor cores with 10-bit mantissas")
     cudnn_autotune: bool = Field(
         description="try cuDNN's kernels for every new shape and keep the fastest; not with train.determinism=exact"
     )

@@ -18,9 +18,14 @@ class Train(Section):
     samples: int | None = Field(ge=1, description="length in training samples seen")
     seconds: float | None = Field(gt=0, description="time budget in seconds, beside the length")
     seed: int = Field(ge=0, lt=2**32, description="weights, data order, augmentation and dropout follow from it")
-    micro_batch: int | None = Field(ge=1, description="most samples in one forward pass of one process")
+    micro_batch: Count | Literal["auto"] | None = Field(
+        description="most samples in one forward pass of one process; auto: as many as fit into memory"
+    )
     clip_norm: float | None = Field(gt=0, description="gradients are scaled down to this norm")
     ema: float | None = Field(gt=0, lt=1, description="decay of the averaged weights used for evaluation")
+    learning_rate: Literal["find"] | None = Field(
+        description="find: a short run of rising rates chooses optimizer.learning_rate"
+    )
     learning_rate_scaling: Literal["none", "linear", "sqrt"] = Field(
         description="how the learning rate follows global_batch / base_batch"
     )
