@@ -216,7 +216,7 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
     metrics = Metrics(training, folder, events, trackers)
     stop = Stop(world, seconds=run.train.seconds)
     stop.watch()
-    profile = Profile(folder) if run.profile.enabled and world.is_first else None
+    profile = Profile(folder, training.hardware.activities) if run.profile.enabled and world.is_first else None
     if profile is not None:
         training.after_step = (*training.after_step, profile.after_step)
     traffic = Traffic(training)

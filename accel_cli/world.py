@@ -87,7 +87,7 @@ def join(device: torch.device, backend: str, wait: float) -> World:
     """Meet the other ranks.
 
     ``wait`` is the time-out of one collective in seconds. On one machine gloo is bound to loopback, on several to the
-    interface that leads to where they met. Objects and CPU tensors travel by gloo, with nccl too.
+    interface that leads to where they met. Objects and CPU tensors travel by gloo, whatever moves the device's.
     """
     rank, world_size, local_rank, local_world_size = ranks_from_environment()
     if world_size > 1 and not dist.is_initialized():
@@ -107,7 +107,8 @@ def join(device: torch.device, backend: str, wait: float) -> World:
         dist.distributed_c10d.default_pg_timeout = timedelta(seconds=wait)
         dist.distributed_c10d.default_pg_nccl_timeout = timedelta(seconds=wait)
         numbers = (-1, -1) if store is None else (world_size, rank)
-        backend = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
+        if backend != "gloo":
+            backend = f"cpu:gloo,{device.type}:{backend}"
         dist.init_process_group(backend, None, timedelta(seconds=wait), *numbers, store=store)
     return World(rank, world_size, local_rank, local_world_size, device)
 

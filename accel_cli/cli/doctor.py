@@ -11,21 +11,25 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import accel_cli
-from accel_cli.analysis.wording import size, times
+from accel_cli.analysis.wording import duration, size, times
 from accel_cli.cli.availability import FLAGS, Judge
-from accel_cli.cli.findings import BUSY, Finding, findings, flops, places
+from accel_cli.cli.findings import findings, places
+from accel_cli.cli.rate_findings import BUSY, Finding, bandwidth, flops
 from accel_cli.cli.table import columns, paint
 from accel_cli.config.machine import detect, memory_available, version
 from accel_cli.config.parts import GROUPS
 from accel_cli.data.cache import cache_folder
+from accel_cli.launch import local
 
 PATIENCE = 60
 """Seconds after which the measuring process is ended: torch may come from a cold disk, but not for ever."""
+RATES = ("flops_per_second", "spread", "bytes_per_second", "convolutions", "threads", "fills", "to_device")
+"""What is measured of a device; None where it is not."""
 SHOWN = ("torch", "torchvision", "numpy", "timm", "transformers", "tensorboard")
 
 
@@ -64,11 +68,21 @@ def examine() -> dict[str, Any]:
 
 def measure(show: Callable[[str], None]) -> dict[str, Any]:
     """Let a process of its own import torch and measure; what it could not is under ``problem``."""
-    found: dict[str, Any] = {"versions": {}, "capability": None, "import_seconds": None, "rates": {}, "problem": None}
+    found: dict[str, Any] = {
+        "versions": {}, "capability": None, "import_seconds": None, "threads": None, "links": {}, "rates": {},
+        "load": os.getloadavg()[0], "took": None, "problem": None,
+    }  # fmt: skip
     command = [sys.executable, "-m", "accel_cli.cli.measure"]
     beside = Path(accel_cli.__file__).parents[1]  # not the user's folder, where a file may be named torch.py
+    environment = {**os.environ, **local.waiting(os.environ)}
     process = subprocess.Popen(
-        command, cwd=beside, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=beside,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     errors: list[str] = []
     reader = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
@@ -96,10 +110,10 @@ def take(fact: dict[str, Any], found: dict[str, Any], show: Callable[[str], None
         show(fact["doing"])
     elif "error" in fact:
         found["problem"] = fact["error"]
-    elif "versions" in fact:
+    elif "device" not in fact:
         found.update(fact)
     else:
-        empty: dict[str, Any] = {"flops_per_second": {}, "spread": None, "bytes_per_second": None}
+        empty: dict[str, Any] = dict.fromkeys(RATES) | {"flops_per_second": {}}
         rates = found["rates"].setdefault(fact["device"], empty)
         rates.update({key: value for key, value in fact.items() if key in empty})
 
@@ -151,14 +165,16 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     cores = f"{machine['cores']} core" + ("" if machine["cores"] == 1 else "s")
     flags = " ".join(sorted(FLAGS & set(machine["cpu_flags"])))
     gpus = [f"{gpu['name']}, {size(gpu['memory_bytes'])}, compute capability {'.'.join(map(str, gpu['capability']))}"
-            for gpu in machine["gpus"]] or ["an Apple GPU" if machine["mps"] else "none"]  # fmt: skip
+            for gpu in machine["gpus"]]  # fmt: skip
+    others = (("xpus", "Intel GPU"), ("tpus", "TPU"), ("mps", "Apple GPU"))
+    gpus += [f"{int(machine[key])} x {name}" for key, name in others if machine[key]]
     found = report["compiler"]
     return [
         ("accel", f"{versions['accel']}   python {versions['python']}   {report['platform']}"),
         ("packages", "   ".join(f"{name} {versions[name] or '(absent)'}" for name in SHOWN)),
         ("processor", ", ".join(part for part in (machine["cpu_name"], cores, flags) if part)),
         ("memory", f"{size(machine['memory_bytes'])}, {size(report['memory_available_bytes'])} available"),
-        *(("GPU" if i == 0 else "", gpu) for i, gpu in enumerate(gpus)),
+        *(("GPU" if i == 0 else "", gpu) for i, gpu in enumerate(gpus or ["none"])),
         ("compiler", (found["version"] or found["path"]) if found else "none: compile=full needs g++"),
         *((place["what"], f"{place['path']}   {size(place['free_bytes'])} free   {place['holds']}")
           for place in report["places"]),
@@ -171,12 +187,27 @@ def _rates(measured: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("torch import", f"{measured['import_seconds']:.1f} s"))
     for device, rates in measured["rates"].items():
         known = rates["flops_per_second"].items()
-        words = [f"{name} {flops(rate) if rate else 'unsupported'}" for name, rate in known]
-        if copied := rates["bytes_per_second"]:
-            words.append(f"copies {copied / 1e9:.3g} GB/s")
-        if (rates["spread"] or 1) > BUSY:
-            words.append(f"(busy: fp32 alone varied {times(rates['spread'])})")
-        rows.append((device, "   ".join(words)))
+        busy = f"   (busy: fp32 alone varied {times(rates['spread'])})" if (rates["spread"] or 1) > BUSY else ""
+        rows.append((device, "matrix products   " + _words(known, flops) + busy))
+        if rates["convolutions"]:
+            rows.append(("", "convolutions   " + _words(rates["convolutions"].items(), flops)))
+        if rates["threads"]:
+            counted = {
+                "1 thread": rates["threads"]["one"],
+                f"{rates['threads']['cores']} threads": rates["threads"]["all"],
+            }
+            rows.append(("", _words(counted.items(), flops)))
+        copies = {"copies": rates["bytes_per_second"]} if rates["bytes_per_second"] else {}
+        copies |= {f"from {kind} host memory": rate for kind, rate in (rates["to_device"] or {}).items()}
+        copies |= {f"fills {kind}": rate for kind, rate in (rates["fills"] or {}).items()}
+        rows.append(("", "memory   " + _words(copies.items(), bandwidth)))
+    for name, link in measured["links"].items():
+        rate = bandwidth(link["bytes_per_second"]) if link["bytes_per_second"] else "cannot tell the rate"
+        rows.append(("link", f"all-reduce of two ranks over {name}   {rate}, {duration(link['seconds'])} at least"))
     if measured["problem"]:
         rows.append(("not measured", measured["problem"]))
     return rows
+
+
+def _words(rates: Iterable[tuple[str, float | None]], form: Callable[[float], str]) -> str:
+    return "   ".join(f"{name} {form(rate) if rate else 'unsupported'}" for name, rate in rates)

@@ -6,25 +6,14 @@ import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from accel_cli.analysis.wording import size, times
+from accel_cli.analysis.wording import size
+from accel_cli.cli.rate_findings import Finding, allocators, formats, precisions, scaling
 from accel_cli.config.machine import Machine
 
-CLEAR = 1.25
-"""A rate that differs by less than this factor, or by less than fp32 does from itself, tells nothing."""
-BUSY = 1.5
-"""From this spread of one rate on, other programs are at work."""
 LITTLE_DISK = 2 << 30
 LITTLE_SHARED_MEMORY = 256 << 20
-
-
-class Finding(NamedTuple):
-    """``fix`` is an override, or a command for the shell; empty where all is well."""
-
-    finding: str
-    evidence: str
-    fix: str = ""
 
 
 def findings(
@@ -33,37 +22,30 @@ def findings(
     """What pays here first, then what is wrong."""
     return [
         *precisions(machine, measured),
+        *formats(machine, measured),
+        *allocators(machine, measured),
+        *scaling(machine, measured),
         *gpus(machine, measured),
         *disks(places),
         *bytecode(environment),
         *threads(machine, environment),
+        *held_back(machine),
     ]
 
 
-def precisions(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Finding]:
-    """bf16 and fp16 against fp32, on the device that hardware=auto takes."""
-    rates = measured.get("rates", {})
-    device = "cuda:0" if "cuda:0" in rates else "cpu"
-    found = rates.get(device, {}).get("flops_per_second", {})
-    spread = rates.get(device, {}).get("spread") or 1.0
-    base = found.get("fp32")
-    name = "this CPU" if device == "cpu" else machine.gpus[0].name if machine.gpus else device
-    for precision in ("bf16", "fp16") if base else ():
-        rate = found.get(precision)
-        if rate is None:
-            continue
-        clear = CLEAR * spread
-        evidence = f"matrix products: {flops(rate)} against fp32's {flops(base)}"
-        if spread > BUSY:
-            evidence += f"; fp32 alone varied {times(spread)}, so other programs are at work here"
-        if rate > clear * base:
-            yield Finding(
-                f"{precision} pays on {name}: {times(rate / base)} the speed", evidence, f"precision={precision}"
-            )
-        elif rate * clear < base:
-            yield Finding(f"{precision} on {name} is slower, {times(base / rate)} the time", evidence, "precision=fp32")
-        else:
-            yield Finding(f"{precision} on {name}: cannot tell it from fp32", evidence)
+def held_back(machine: Machine) -> Iterator[Finding]:
+    """Cores that the machine has and this process may not use."""
+    if 0 < machine.core_mask < machine.all_cores:
+        yield Finding(
+            f"{machine.core_mask} of {machine.all_cores} cores may be used here",
+            "the affinity mask of this shell says so",
+            f"taskset -cp 0-{machine.all_cores - 1} $$",
+        )
+    if machine.core_quota is not None and machine.core_quota < machine.core_mask:
+        yield Finding(
+            f"the time of {machine.core_quota:g} of {machine.core_mask} cores may be used here",
+            "the control group's cpu.max says so; hardware.threads=auto follows it",
+        )
 
 
 def gpus(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Finding]:
@@ -128,11 +110,6 @@ def threads(machine: Machine, environment: Mapping[str, str]) -> Iterator[Findin
         f"{machine.cores} cores; accel itself sets torch's threads by hardware.threads",
         fix,
     )
-
-
-def flops(rate: float) -> str:
-    """Operations per second as people read them."""
-    return f"{rate / 1e12:.3g} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:.3g} GFLOP/s"
 
 
 def places(cache: Path) -> list[dict[str, Any]]:

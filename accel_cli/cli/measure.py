@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
+import signal
 import time
-from collections.abc import Callable
 from typing import Any
 
-SECONDS = 0.1
-"""Spent on one rate in one round."""
-ROUNDS = 4
-"""The precisions take turns, so that another program's burst does not strike only one of them."""
-SLOW = 0.25
-"""Seconds of one large product from which on smaller ones are measured: emulated precisions take that long."""
-LAST = 8.0
+LAST = 7.0
 """Seconds after the start beyond which no further round is begun."""
-PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+LINK_SECONDS = 4.0
+"""Two ranks that have not met and measured by then are given up."""
+LINK_BYTES = 8 << 20
+IMPLAUSIBLE = 1e12
 STARTED = time.perf_counter()
 
 
 def say(**facts: Any) -> None:
     print(json.dumps(facts), flush=True)
+
+
+def late() -> bool:
+    return time.perf_counter() - STARTED > LAST
 
 
 def main() -> None:
@@ -32,84 +33,94 @@ def main() -> None:
     except Exception as error:  # a broken installation can raise anything
         say(error=f"torch cannot be imported: {type(error).__name__}: {error}")
         return
+    from accel_cli.cli import rates
     from accel_cli.config.machine import detect
 
+    import_seconds = round(time.perf_counter() - STARTED, 2)
+    machine = detect()
+    threads = torch.get_num_threads()
+    say(doing="a link between two ranks")
+    links = {name: found for name in _backends(machine) if (found := link(name)) is not None}
     has_cuda = torch.cuda.is_available()
     say(
-        versions={"torch": torch.__version__, "cuda": torch.version.cuda, "cuda_usable": has_cuda},
+        versions={"torch": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip,
+                  "cuda_usable": has_cuda},
         capability=torch.backends.cpu.get_cpu_capability(),
-        import_seconds=round(time.perf_counter() - STARTED, 2),
-    )
-    torch.set_num_threads(detect().cores)
+        import_seconds=import_seconds,
+        threads=threads,
+        links=links,
+    )  # fmt: skip
+    torch.set_num_threads(machine.cores)
     devices = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count() if has_cuda else 0))]
     for device in devices:
         with torch.inference_mode():
             say(doing=f"matrix products on {device}")
-            say(measured="matrix", device=device, **matrix_rates(torch, device))
+            say(measured="matrix", device=device, **rates.matrix_rates(device, late))
+            if device == "cpu" and machine.cores > 1:
+                say(doing="threads")
+                say(measured="threads", device=device, threads=rates.thread_rates(machine.cores, late))
+            if device == "cpu":
+                say(measured="fill", device=device, fills=rates.fill_rates())
             say(doing=f"copying memory on {device}")
-            say(measured="copy", device=device, bytes_per_second=copy_rate(torch, device))
+            say(measured="copy", device=device, bytes_per_second=rates.copy_rate(device))
+            if device != "cpu":
+                say(measured="to_device", device=device, to_device=rates.to_device_rates(device))
+        say(doing=f"convolutions on {device}")
+        say(measured="convolution", device=device, convolutions=rates.convolution_rates(device, late))
+    say(took=round(time.perf_counter() - STARTED, 2))
 
 
-def _late() -> bool:
-    return time.perf_counter() - STARTED > LAST
+def _backends(machine: Any) -> list[str]:
+    return ["gloo", *(["nccl"] if len(machine.gpus) > 1 else [])]
 
 
-def matrix_rates(torch: Any, device: str) -> dict[str, Any]:
-    """Operations per second of square matrix products in each precision, None where unsupported; and the noise.
+def link(backend: str) -> dict[str, float | None] | None:
+    """The all-reduce of two forked ranks: seconds of a small one, bytes per second of a large one; None if it failed.
 
-    ``spread`` is the quickest fp32 round over the slowest: two rates that lie closer than that are not told apart.
+    Before any tensor operation and before CUDA is touched: neither survives a fork.
     """
-    works = {}
-    for precision, name in PRECISIONS.items():
-        with contextlib.suppress(RuntimeError):  # torch's own word for a dtype that a device lacks
-            side = 1024 if device == "cpu" else 4096
-            work = _product(torch, side, device, getattr(torch, name))
-            if device == "cpu" and _fastest(work, device, torch, seconds=0) > SLOW:
-                side = 256  # not from the start: so small a product measures how threads wait for each other
-                work = _product(torch, side, device, getattr(torch, name))
-            works[precision] = (2 * side**3, work)
-    rounds: dict[str, list[float]] = {precision: [] for precision in works}
-    for _ in range(ROUNDS):
-        for precision, (operations, work) in works.items():
-            rounds[precision].append(operations / _fastest(work, device, torch))
-        if _late():
-            break
-    rates = {precision: max(rounds[precision]) if precision in rounds else None for precision in PRECISIONS}
-    return {"flops_per_second": rates, "spread": max(rounds["fp32"]) / min(rounds["fp32"])}
+    from accel_cli.launch.loopback import Loopback
+
+    store, (reading, writing) = Loopback(), os.pipe()
+    children = []
+    for number in range(2):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(round(LINK_SECONDS))
+            os._exit(_rank(number, backend, store.port, writing))
+        children.append(child)
+    os.close(writing)
+    said = b""
+    while chunk := os.read(reading, 4096):
+        said += chunk
+    os.close(reading)
+    for child in children:
+        os.waitpid(child, 0)
+    return json.loads(said) if said else None
 
 
-def _product(torch: Any, side: int, device: str, dtype: Any) -> Callable[[], Any]:
-    first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    out = torch.empty_like(first)
-    return lambda: torch.mm(first, second, out=out)
+def _rank(number: int, backend: str, port: int, writing: int) -> int:
+    import torch
 
+    from accel_cli.communication.link import measure
+    from accel_cli.launch.loopback import HOST
+    from accel_cli.world import join
 
-def copy_rate(torch: Any, device: str) -> float:
-    """Bytes per second read and written by a copy that no processor cache holds."""
-    count = (64 if device == "cpu" else 512) << 20
-    source = torch.zeros(count, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2 * count / _fastest(lambda: target.copy_(source), device, torch)
-
-
-def _fastest(work: Callable[[], Any], device: str, torch: Any, seconds: float = SECONDS) -> float:
-    """Seconds of the quickest of many calls: what the machine can do, not what its other users left of it."""
-
-    def wait() -> None:
-        if device != "cpu":
-            torch.cuda.synchronize(device)
-
-    work()
-    wait()
-    best, end = float("inf"), time.perf_counter() + seconds
-    while True:
-        begun = time.perf_counter()
-        work()
-        wait()
-        now = time.perf_counter()
-        best = min(best, now - begun)
-        if now >= end:
-            return best
+    names = {"RANK": number, "WORLD_SIZE": 2, "LOCAL_RANK": number, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": HOST,
+             "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "doctor", "TORCHELASTIC_USE_AGENT_STORE": "True"}  # fmt: skip
+    os.environ.update({name: str(value) for name, value in names.items()})
+    torch.set_num_threads(1)
+    try:
+        device = torch.device("cpu") if backend == "gloo" else torch.device("cuda", number)
+        if backend != "gloo":
+            torch.cuda.set_device(device)
+        found = measure(join(device, backend, LINK_SECONDS), LINK_BYTES)
+    except Exception:  # whatever it was: without a link there is no rate
+        return 1
+    if number == 0:
+        rate = found.rate if found.rate < IMPLAUSIBLE else None  # the small one was held up for longer than the large
+        os.write(writing, json.dumps({"seconds": found.latency, "bytes_per_second": rate}).encode())
+    return 0
 
 
 if __name__ == "__main__":

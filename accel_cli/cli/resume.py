@@ -26,6 +26,10 @@ MAY_CHANGE = (
     "checkpoint.", "profile.", "evaluate.batch", "train.micro_batch", "train.blocks", "train.activation_checkpointing",
 )  # fmt: skip
 """How a run is run. A checkpoint holds whole tensors, so it goes on under any of it; the rest is what the run is."""
+FOLLOW_LAYOUT = (
+    "launch.processes", "launch.backend", "hardware.threads", "hardware.affinity", "hardware.memory_format",
+)  # fmt: skip
+"""What is decided anew with another layout."""
 FINISHED = ("completed", "target_reached", "stopped_early")
 
 
@@ -62,8 +66,8 @@ def laid_out_anew(folder: Path, arguments: argparse.Namespace) -> Plan:
     words = list(arguments.overrides)
     keys = {word.lstrip("+").partition("=")[0] for word in words}
     if keys & {"strategy", "launch.processes"}:
-        follows = ("launch.processes", "launch.backend", "hardware.threads")
-        words += [f"{key}=auto" for key in follows if key not in keys]
+        has = _flat(run_file.read(folder / "run.yaml").to_tree())
+        words += [f"{key}=auto" for key in FOLLOW_LAYOUT if key not in keys and key in has]
     planned = plan(words, plugins=arguments.plugin, base=folder / "run.yaml")
     before = settled_before(run_file.read(folder / "run.yaml"), decided_in(folder))
     old, new = _flat(before.to_tree()), _flat(planned.run.to_tree())

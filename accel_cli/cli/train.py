@@ -62,7 +62,7 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
         if not arguments.json:
             say(planned)
         if arguments.dry_run:
-            print(torchrun_line(folder / "run.yaml", planned.run.launch, planned.plugins))
+            print(torchrun_line(folder / "run.yaml", planned.run, planned.plugins))
             return 0
         if arguments.inline:
             from accel_cli.worker import Request, work

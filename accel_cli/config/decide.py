@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accel_cli.config import host
 from accel_cli.config.machine import Machine
 from accel_cli.config.run import Run
+from accel_cli.config.schema.hardware import BACKENDS
 
 TASK_OF = {"class": "classification", "number": "regression", "next_token": "language_model"}
 FOLLOWS = {"strategy": ("launch", "hardware.threads"), "hardware": ("launch",), "data": ("task",),
-           "launch": ("hardware.threads",)}  # fmt: skip
+           "launch": ("hardware.threads", "hardware.affinity")}  # fmt: skip
 """Group -> the groups and keys that ``decide`` settles by it."""
-
-
 ELASTIC_RESTARTS = 10
+UNCHANGED = ("none", "system", "contiguous")
+"""Values that leave torch as it is: nothing to say."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def decide(run: Run, machine: Machine) -> tuple[Run, list[Decision]]:
     device = run.hardware.option
     if run.launch.processes == "auto":
         processes, why = _processes(run.strategy, device, machine)
-        if device != "cuda":
+        if device not in BACKENDS:
             processes = math.ceil(processes / run.launch.least_nodes)
         run = run.with_values("launch", processes=processes)
         say("launch.processes", processes, why)
@@ -56,17 +58,14 @@ def decide(run: Run, machine: Machine) -> tuple[Run, list[Decision]]:
         if run.launch.elastic:
             say("launch.max_restarts", ELASTIC_RESTARTS, f"launch.nodes={run.launch.nodes} is elastic: nodes may leave")
     if run.launch.backend == "auto":
-        backend = "nccl" if device == "cuda" else "gloo"
+        backend = BACKENDS.get(device, "gloo")
         run = run.with_values("launch", backend=backend)
-        say(
-            "launch.backend",
-            backend,
-            "GPUs talk over nccl" if device == "cuda" else f"{device} tensors travel over gloo",
-        )
-    if run.hardware.threads == "auto":
-        threads = max(1, machine.cores // run.launch.processes)
-        run = run.with_values("hardware", threads=threads)
-        say("hardware.threads", threads, f"{machine.cores} cores / {run.launch.processes} processes")
+        say("launch.backend", backend, f"{device} tensors travel over {backend}")
+    for key, (value, why) in host.settled(run, machine).items():
+        if getattr(run.hardware, key, None) == "auto":
+            run = run.with_values("hardware", **{key: value})
+            if value not in UNCHANGED:
+                say(f"hardware.{key}", value, why)
     if getattr(run.strategy, "find_unused_parameters", None) == "auto":
         value = run.launch.processes * run.launch.most_nodes > 2 and run.launch.backend == "gloo"
         run = run.with_values("strategy", find_unused_parameters=value)
@@ -89,18 +88,22 @@ def decide(run: Run, machine: Machine) -> tuple[Run, list[Decision]]:
 
 
 def _hardware(machine: Machine) -> tuple[str, str]:
-    if machine.gpus:
+    if machine.gpus and "cuda" not in machine.built_without:
         return "cuda", f"{len(machine.gpus)} x {machine.gpus[0].name}"
+    if machine.xpus and "xpu" not in machine.built_without:
+        return "xpu", f"{machine.xpus} Intel GPUs, and no CUDA device"
     if machine.mps:
         return "mps", "an Apple GPU, and no CUDA device"
+    if machine.gpus:
+        return "cpu", f"the installed torch is built without code for the {machine.gpus[0].name}"
     return "cpu", "no GPU found"
 
 
 def _processes(strategy: Any, device: str, machine: Machine) -> tuple[int, str]:
     if strategy.least_processes == 1:
         return 1, f"strategy={strategy.option} is one process"
-    if device == "cuda":
-        return max(1, len(machine.gpus)), "one for every GPU"
+    if device in BACKENDS:
+        return max(1, machine.count(device)), f"one for every {'chip' if device == 'tpu' else 'GPU'}"
     return strategy.least_processes, f"the least that strategy={strategy.option} needs on {device}"
 
 

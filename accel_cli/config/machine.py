@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import importlib.util
 import os
@@ -13,12 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from accel_cli.config import accelerators, cores, preload
+from accel_cli.config.accelerators import GPU
 
-@dataclass(frozen=True)
-class GPU:
-    name: str
-    memory_bytes: int
-    capability: tuple[int, int]
+__all__ = ["GPU", "Machine", "detect", "has_package", "memory_available", "version"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,21 @@ class Machine:
     mps: bool = False
     cpu_flags: frozenset[str] = field(default_factory=frozenset)
     cpu_name: str = ""
+    xpus: int = 0
+    tpus: int = 0
+    built_without: frozenset[str] = field(default_factory=frozenset)
+    """Devices that this machine may have, and that the installed torch has no code for: cuda, xpu."""
+    memory_nodes: int = 1
+    all_cores: int = 0
+    """Of the machine, those that this process may not use too."""
+    core_mask: int = 0
+    """Cores in this process's affinity mask; 0 where the system has none."""
+    core_quota: float | None = None
+    """Cores' worth of time that the control group grants."""
+    allocators: dict[str, str] = field(default_factory=dict)
+    """Installed libraries that can be preloaded in malloc's place: name -> path."""
+    glibc: bool = False
+    """Whether malloc is glibc's, which can be tuned in a running process."""
     counts_memory: bool = True
     """Whether the kernel tells what a process took at most, and keeps a limit on it: Linux."""
 
@@ -39,9 +51,14 @@ class Machine:
         """Whether the processor multiplies bfloat16 in hardware; without that it is slower than fp32."""
         return bool(self.cpu_flags & {"amx_bf16", "avx512_bf16"})
 
+    def count(self, device: str) -> int:
+        """Devices of a kind: cuda, xpu, tpu, mps."""
+        return {"cuda": len(self.gpus), "xpu": self.xpus, "tpu": self.tpus, "mps": int(self.mps)}.get(device, 0)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             **asdict(self),
+            "built_without": sorted(self.built_without),
             "cpu_flags": sorted(f for f in self.cpu_flags if f.startswith(("avx", "amx", "fma"))),
         }
 
@@ -51,8 +68,24 @@ def detect() -> Machine:
     """Look at the machine once. Takes milliseconds; never imports torch."""
     name, flags = _processor()
     is_apple = sys.platform == "darwin" and platform.machine() == "arm64"
-    counts_memory = os.access("/proc/self/clear_refs", os.W_OK)
-    return Machine(_cores(), _memory(), _gpus(), is_apple, flags, name, counts_memory)
+    return Machine(
+        cores=cores.usable(),
+        memory_bytes=_memory(),
+        gpus=accelerators.gpus(),
+        mps=is_apple,
+        cpu_flags=flags,
+        cpu_name=name,
+        xpus=accelerators.intel(),
+        tpus=accelerators.tpus(),
+        built_without=accelerators.built_without(),
+        memory_nodes=cores.nodes(cores.allowed()),
+        all_cores=os.cpu_count() or 1,
+        core_mask=len(cores.allowed()),
+        core_quota=cores.quota(),
+        allocators=preload.installed(),
+        glibc=_has_glibc(),
+        counts_memory=os.access("/proc/self/clear_refs", os.W_OK),
+    )
 
 
 def has_package(name: str) -> bool:
@@ -77,14 +110,11 @@ def memory_available() -> int:
     return available if limit is None or used is None else min(available, limit - used)
 
 
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+def _has_glibc() -> bool:
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def _memory() -> int:
@@ -118,40 +148,3 @@ def _processor() -> tuple[str, frozenset[str]]:
     rows = [line.partition(":") for line in text.partition("\n\n")[0].splitlines()]
     facts = {key.strip(): value.strip() for key, _, value in rows}
     return facts.get("model name") or platform.machine(), frozenset(facts.get("flags", "").split())
-
-
-class _NVMLMemory(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
-
-
-def _gpus() -> tuple[GPU, ...]:
-    """NVIDIA devices through NVML: counting them must not start CUDA, which would forbid forking."""
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return ()
-    if nvml.nvmlInit_v2() != 0:
-        return ()
-    try:
-        count = ctypes.c_uint()
-        nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
-        found = [_gpu(nvml, index) for index in range(count.value)]
-    finally:
-        nvml.nvmlShutdown()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return tuple(found)
-    chosen = [part.strip() for part in visible.split(",")]
-    if all(part.isdigit() for part in chosen):
-        return tuple(found[int(part)] for part in chosen if int(part) < len(found))
-    return tuple(found[: sum(part.startswith(("GPU-", "MIG-")) for part in chosen)])
-
-
-def _gpu(nvml: ctypes.CDLL, index: int) -> GPU:
-    handle, name, memory = ctypes.c_void_p(), ctypes.create_string_buffer(96), _NVMLMemory()
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle))
-    nvml.nvmlDeviceGetName(handle, name, 96)
-    nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory))
-    nvml.nvmlDeviceGetCudaComputeCapability(handle, ctypes.byref(major), ctypes.byref(minor))
-    return GPU(name.value.decode(), memory.total, (major.value, minor.value))

@@ -10,6 +10,7 @@ from typing import get_origin
 from accel_cli.config import tree
 from accel_cli.config.parts import GROUPS, SEVERAL, table
 from accel_cli.config.schema.base import Section
+from accel_cli.config.schema.hardware import EXPORTS
 from accel_cli.config.schema.sections import SECTIONS
 from accel_cli.config.suggest import did_you_mean, nearest
 from accel_cli.errors import Problem
@@ -78,6 +79,8 @@ class Names:
     def unknown(self, group: str, name: str, candidates: Iterable[str], text: str, key: str = "") -> Problem:
         """An option that its group does not have; ``key`` is what stands before the = of a suggestion."""
         candidates = list(candidates)
+        if group == "hardware" and name in EXPORTS:
+            return Problem(text, *EXPORTS[name][1:])
         found = [f"{key or group}={near}" for near in nearest(name, candidates)]
         if not found and group in self.options:
             found = [f"{g}={name}" for g, options in self.options.items() if name in options][:3]

@@ -6,6 +6,7 @@ from accel_cli.config.communication_rules import COMMUNICATION_RULES
 from accel_cli.config.compile_rules import COMPILE_RULES
 from accel_cli.config.context_rules import CONTEXT_RULES
 from accel_cli.config.facts import Facts, Rule
+from accel_cli.config.hardware_rules import HARDWARE_RULES
 from accel_cli.config.launch_rules import LAUNCH_RULES
 from accel_cli.config.memory_rules import MEMORY_RULES
 from accel_cli.config.optimizer_rules import OPTIMIZER_RULES
@@ -13,7 +14,7 @@ from accel_cli.config.pipeline_rules import PIPELINE_RULES
 from accel_cli.config.precision_rules import PRECISION_RULES
 from accel_cli.config.replica_rules import REPLICA_RULES
 from accel_cli.config.schedule_rules import SCHEDULE_RULES, evaluations, waits_too_long
-from accel_cli.config.strategy_rules import STRATEGY_RULES, ranks_of
+from accel_cli.config.strategy_rules import STRATEGY_RULES
 
 INPUT_OF_MODEL = {
     "cnn": "image",
@@ -28,8 +29,6 @@ INPUT_OF_MODEL = {
 TARGET_OF_TASK = {"classification": "class", "regression": "number", "language_model": "next_token"}
 SEVERAL_OF = {"image": "images", "tokens": "tokens", "vector": "vectors"}
 ONE_OF = {"class": "a class", "number": "a number", "next_token": "the next token"}
-SPREADS_OVER_GPUS = ("dataparallel", "layers")
-"""Strategies of one process that use several."""
 ALL_PARAMETERS = {"*", "**"}
 
 
@@ -56,15 +55,6 @@ def _beyond(facts: Facts, section: str) -> bool:
     return every != "epoch" and steps is not None and every > steps
 
 
-def _of_cores(facts: Facts) -> str:
-    """The most processes that have a core each and make up the strategy's dimensions."""
-    nodes = facts.run.launch.most_nodes
-    for processes in range(facts.machine.cores, 1, -1):
-        if ranks_of(facts, processes * nodes) == processes * nodes:
-            return f"try launch.processes={processes}"
-    return "try strategy=single launch.processes=1"
-
-
 def _brings_nothing(facts: Facts) -> bool:
     model, transfer = facts.run.model, facts.run.transfer
     if transfer.option != "finetune" or transfer.weights is not None or model.option in ("transformers", "custom"):
@@ -79,6 +69,7 @@ RULES: tuple[Rule, ...] = (
     *REPLICA_RULES,
     *COMMUNICATION_RULES,
     *LAUNCH_RULES,
+    *HARDWARE_RULES,
     *PRECISION_RULES,
     *COMPILE_RULES,
     *MEMORY_RULES,
@@ -90,64 +81,6 @@ RULES: tuple[Rule, ...] = (
         lambda f: len(f.lengths) != 1,
         lambda f: "one run has one length" if f.lengths else "how long to train is not said",
         _length_fix,
-    ),
-    Rule(
-        "cuda-present", "refuse", "hardware=cuda needs an NVIDIA GPU",
-        "hardware=cuda",
-        lambda f: f.device == "cuda" and not f.machine.gpus,
-        "no NVIDIA GPU is visible on this machine",
-        "try hardware=cpu or hardware=auto",
-    ),
-    Rule(
-        "mps-present", "refuse", "hardware=mps needs an Apple GPU",
-        "hardware=mps",
-        lambda f: f.device == "mps" and not f.machine.mps,
-        "no Apple GPU on this machine",
-        "try hardware=cpu or hardware=auto",
-    ),
-    Rule(
-        "enough-gpus", "refuse", "on cuda every process needs a GPU of its own",
-        lambda f: f"launch.processes={f.processes}",
-        lambda f: f.device == "cuda" and bool(f.machine.gpus) and f.processes > len(f.machine.gpus),
-        lambda f: f"one process needs one GPU; there are {len(f.machine.gpus)}",
-        lambda f: f"try launch.processes={len(f.machine.gpus)} or hardware=cpu",
-    ),
-    Rule(
-        "one-process-on-mps", "refuse", "an Apple GPU serves one process",
-        lambda f: f"launch.processes={f.processes}",
-        lambda f: f.device == "mps" and f.processes > 1,
-        "an Apple GPU serves one process",
-        "try strategy=single launch.processes=1",
-    ),
-    Rule(
-        "gpus-unused", "warn", "fewer processes than GPUs leave some idle",
-        lambda f: f"strategy={f.run.strategy.option}",
-        lambda f: f.device == "cuda"
-        and len(f.machine.gpus) > f.processes
-        and f.run.strategy.option not in SPREADS_OVER_GPUS,
-        lambda f: f"uses {f.processes} of {len(f.machine.gpus)} GPUs",
-        lambda f: f"try strategy=ddp launch.processes={len(f.machine.gpus)}",
-    ),
-    Rule(
-        "nccl-needs-cuda", "refuse", "launch.backend=nccl moves GPU memory only",
-        "launch.backend=nccl",
-        lambda f: f.run.launch.backend == "nccl" and f.device != "cuda",
-        lambda f: f"nccl moves GPU memory, and the device is {f.device}",
-        "try launch.backend=gloo",
-    ),
-    Rule(
-        "processes-and-cores", "warn", "more processes than cores take turns",
-        lambda f: f"launch.processes={f.processes}",
-        lambda f: f.device == "cpu" and f.processes > f.machine.cores,
-        lambda f: f"more processes than cores ({f.machine.cores}): they take turns",
-        _of_cores,
-    ),
-    Rule(
-        "threads-and-cores", "warn", "more threads than cores take turns",
-        lambda f: f"hardware.threads={f.run.hardware.threads}",
-        lambda f: f.run.hardware.threads * f.processes > max(f.machine.cores, f.processes),
-        lambda f: f"{f.processes} x {f.run.hardware.threads} threads on {f.machine.cores} cores: they take turns",
-        "try hardware.threads=auto",
     ),
     Rule(
         "model-reads-input", "refuse", "the model reads the kind of input that the data gives",

@@ -38,13 +38,9 @@ def evaluate(training: Training, split: str) -> dict[str, float]:
                 totals[name] = totals[name] + kept if name in totals else kept
     t.train_mode()
     names = sorted(totals)
-    together = torch.cat([totals[name] for name in names]).to(_sum_dtype(t))
+    together = torch.cat([totals[name] for name in names]).to(t.hardware.sum_dtype)
     summed = t.strategy.losses.sum(together.to(t.world.device))
     # Ranks outside of ``losses`` have summed the same in another order: a verdict to stop has to be one for all.
     sums_and_weights = t.world.share(summed).cpu().view(-1, 2)
     means = {name: float(value / weight) for name, (value, weight) in zip(names, sums_and_weights, strict=True)}
     return {f"{split}_{name}": value for name, value in t.task.summarize(means).items()}
-
-
-def _sum_dtype(training: Training) -> torch.dtype:
-    return torch.float32 if training.world.device.type == "mps" else torch.float64

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
 WAIT, WARMUP, STEPS = 3, 2, 5
@@ -13,12 +13,9 @@ WAIT, WARMUP, STEPS = 3, 2, 5
 class Profile:
     """Traces steps 6 to 10 of an attempt into ``profile/trace.json``, then ends: the steps after cost nothing."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, activities: Sequence[ProfilerActivity]) -> None:
         self.path = folder / "profile" / "trace.json"
         self.path.parent.mkdir(exist_ok=True)
-        activities = [ProfilerActivity.CPU]
-        if torch.cuda.is_available():
-            activities.append(ProfilerActivity.CUDA)
         self.profiler = profile(
             activities=activities,
             schedule=schedule(wait=WAIT, warmup=WARMUP, active=STEPS, repeat=1),

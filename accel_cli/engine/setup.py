@@ -33,10 +33,8 @@ from accel_cli.world import World, join, ranks_from_environment
 def enter(run: Run) -> tuple[Any, World]:
     """The device and the other ranks: what has to come before any tensor."""
     hardware = implementation("hardware", run.hardware)(run.hardware)
-    hardware.start(run.train.determinism)
     device = hardware.device(ranks_from_environment()[2])
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    hardware.start(device, run.train.determinism)
     return hardware, join(device, run.launch.backend, run.launch.wait)
 
 
@@ -81,6 +79,8 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
         bare = compression.prepare(bare)
     home = world.device if strategy.holds_whole else torch.device("cpu")
     bare.to(home)
+    for line in hardware.arrange(bare):
+        say(line)
 
     # 6. does the model's output fit the data? One batch tells
     precision = implementation("precision", run.precision)(run.precision, world.device)

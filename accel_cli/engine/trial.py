@@ -106,7 +106,7 @@ def contest(runs: Mapping[str, Run], hardware: Any, world: World, seconds: float
 
     On an accelerator, whose memory is dear and whose clock is steady, they come one after another.
     """
-    if world.device.type == "cpu":
+    if hardware.is_host:
         with ExitStack() as stack:
             trials = {name: stack.enter_context(Trial(run, hardware, world)) for name, run in runs.items()}
             return race({name: trial.step for name, trial in trials.items()}, hardware, world, seconds)

@@ -10,14 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.profiler import ProfilerActivity
 
+from accel_cli.config import preload
 from accel_cli.config.machine import memory_available
+from accel_cli.hardware import host, layout
+from accel_cli.world import ranks_from_environment
 
 
 class Hardware:
-    """The device contract that every hardware option meets; the base is the CPU."""
+    """The device contract that every hardware option meets; the base is the CPU.
 
-    fused_optimizers = True
+    The engine calls, in this order: ``device`` and ``start``, before anything else of torch; ``seed``; ``arrange`` with
+    the whole model on its device; then ``seed`` before every step, ``read_later`` at every record, and the peaks at the
+    end. It asks for nothing else that differs between devices.
+    """
+
+    activities: tuple[ProfilerActivity, ...] = (ProfilerActivity.CPU,)
+    """What a profile can see."""
+    sum_dtype = torch.float64
+    """The widest type that sums over ranks can have here."""
+    is_host = True
+    """Whether tensors lie in the host's memory."""
     asynchronous = False
     """Whether reading a number waits for the work that was launched before."""
 
@@ -25,14 +40,21 @@ class Hardware:
         self.config = config
 
     def device(self, local_rank: int) -> torch.device:
-        """The device of one rank of this machine."""
+        """The device of one rank of this machine. Before ``start``: it may load what knows the device."""
         return torch.device("cpu")
 
-    def start(self, determinism: str) -> None:
-        """Set this process up, before the first tensor."""
-        torch.set_num_threads(self.config.threads)
-        if torch.get_num_interop_threads() != 1:
-            torch.set_num_interop_threads(1)
+    def start(self, device: torch.device, determinism: str) -> None:
+        """Set this process up for the device, before the first tensor.
+
+        ``determinism`` is train.determinism: exact wants only kernels that give the same bits twice.
+        """
+        _, _, local_rank, local_world_size = ranks_from_environment()
+        if self.config.affinity == "cores":
+            host.keep_to_share(local_rank, local_world_size)
+        if self.config.allocator == "tuned":
+            host.tune_malloc()
+        preload.forget(self.config.allocator)
+        host.set_threads(self.config.threads)
         if determinism == "exact":
             torch.use_deterministic_algorithms(True, warn_only=False)
         self._limit_memory()
@@ -40,6 +62,19 @@ class Hardware:
     def seed(self, value: int) -> None:
         """Set the generators that dropout and initialisation draw from. Called before every step: it is quick."""
         torch.default_generator.manual_seed(value)
+
+    def arrange(self, model: nn.Module) -> list[str]:
+        """Lay a whole model out as the device likes it, in place: shapes, names and values stay.
+
+        Returns lines for the user. What it does follows from the model and the configuration alone, so that a resumed
+        run has the same layout.
+        """
+        lines = layout.arrange(model, getattr(self.config, "memory_format", "contiguous"))
+        allocator = self.config.allocator
+        if allocator in preload.ALLOCATORS and not preload.is_loaded(allocator):
+            why = "ranks that are started by hand need LD_PRELOAD before"
+            lines.append(f"hardware.allocator={allocator} is not in use: {why}; accel train --dry-run prints the line")
+        return lines
 
     def synchronize(self) -> None:
         """Wait until the device has done all that was asked of it."""
@@ -50,6 +85,10 @@ class Hardware:
 
     def peak_memory(self) -> int | None:
         """Most bytes of device memory in use so far; None where the device is the host."""
+        return None
+
+    def peak_flops(self, dtype: torch.dtype) -> float | None:
+        """The device's peak of dense matrix products, operations per second; None where it is not known."""
         return None
 
     def _limit_memory(self) -> None:

@@ -7,21 +7,30 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity
 
+from accel_cli.hardware import peaks
 from accel_cli.hardware.base import Hardware
 
 
 class CUDA(Hardware):
+    """Tried on NVIDIA by an earlier state of this class only; on AMD, whose torch answers to the same names, not."""
+
+    activities = (ProfilerActivity.CPU, ProfilerActivity.CUDA)
+    is_host = False
     asynchronous = True
 
     def device(self, local_rank: int) -> torch.device:
         return torch.device("cuda", local_rank)
 
-    def start(self, determinism: str) -> None:
+    def start(self, device: torch.device, determinism: str) -> None:
         if determinism == "exact":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        super().start(determinism)
-        torch.backends.cudnn.benchmark = determinism != "exact"
+        super().start(device, determinism)
+        torch.cuda.set_device(device)
+        if self.config.memory_fraction is not None:
+            torch.cuda.set_per_process_memory_fraction(self.config.memory_fraction, device)
+        torch.backends.cudnn.benchmark = self.config.cudnn_autotune and determinism != "exact"
 
     def seed(self, value: int) -> None:
         super().seed(value)
@@ -44,6 +53,10 @@ class CUDA(Hardware):
 
     def peak_memory(self) -> int | None:
         return torch.cuda.max_memory_allocated()
+
+    def peak_flops(self, dtype: torch.dtype) -> float | None:
+        tf32 = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+        return peaks.peak_flops(torch.cuda.get_device_name(), "tf32" if tf32 else str(dtype).removeprefix("torch."))
 
     def memory_limit(self, processes: int) -> int:
         free, total = torch.cuda.mem_get_info()

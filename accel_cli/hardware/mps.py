@@ -10,7 +10,8 @@ from accel_cli.hardware.base import Hardware
 class MPS(Hardware):
     """Not tried on the device: no such machine was at hand."""
 
-    fused_optimizers = False
+    is_host = False
+    sum_dtype = torch.float32  # there is no other
 
     def device(self, local_rank: int) -> torch.device:
         return torch.device("mps")

@@ -13,12 +13,13 @@ import signal
 import sys
 import time
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import torch._dynamo  # noqa: F401 - a process's first optimizer imports it: 2 s, here once for all ranks
 from torch.distributed import Store
 
-from accel_cli.config import factory, parts
+from accel_cli.config import factory, parts, preload
 from accel_cli.config import run as run_file
 from accel_cli.engine.folder import once_a_node
 from accel_cli.errors import AccelError, ConfigError
@@ -34,20 +35,36 @@ from accel_cli.worker import Request, die_with_parent
 def main() -> None:
     """Read requests from standard input, a JSON object a line, until it closes.
 
-    The arguments are the descriptor of the pipe to answer through, and the Unix time at which this process was started.
+    The arguments are the descriptor of the pipe to answer through, the Unix time at which this process was started, and
+    where it had to start again for another allocator: which it has now, and the request that asked for it.
     """
     die_with_parent()
     descriptor = int(sys.argv[1])
+    preloaded, *waiting = sys.argv[3:] or [""]
+    preload.forget(preloaded)
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(each, signal.SIG_IGN)
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
     for noisy in ("torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     import_seconds = round(time.time() - float(sys.argv[2]), 3)
-    for line in sys.stdin:
+    for line in chain(waiting, sys.stdin):
         message = json.loads(line)
+        wanted = message["settings"]["hardware"]["allocator"]
+        wanted = wanted if wanted in preload.ALLOCATORS else ""
+        if wanted != preloaded and message["request"]["mode"] == "train":
+            start_again(wanted, line, descriptor)
         request = Request(**{**message["request"], "import_seconds": import_seconds})
         say(descriptor, "ended", **run(request, message, descriptor))
+
+
+def start_again(allocator: str, line: str, descriptor: int) -> None:
+    """Become a process with another allocator: a library can take malloc's place only as a process begins."""
+    if allocator:
+        say(descriptor, "say", text=f"starting again with {allocator} preloaded: torch is imported twice")
+    environment = {**os.environ, **preload.variables(allocator, os.environ)}
+    words = ["-m", "accel_cli.launch.agent", *sys.argv[1:3], allocator, line]
+    os.execve(sys.executable, [sys.executable, *words], environment)
 
 
 def run(request: Request, message: dict[str, Any], descriptor: int) -> dict[str, Any]:

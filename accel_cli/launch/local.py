@@ -7,9 +7,12 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from accel_cli.config import preload
 
 STALE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Left behind by other launchers; a rank must not believe them."""
@@ -37,10 +40,7 @@ def start() -> Agent:
     }
     environment.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
     environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a socket's peer without a name is nothing to warn of
-    if "OMP_WAIT_POLICY" not in environment:
-        # OpenMP threads that wait for one another burn their core for milliseconds. With one other busy process on two
-        # cores a step of the default run took 500 ms; spinning this briefly it takes tens, and alone the same 6 ms.
-        environment.setdefault("GOMP_SPINCOUNT", "20000")
+    environment |= waiting(environment)
     process = subprocess.Popen(
         [sys.executable, "-m", "accel_cli.launch.agent", str(writing), str(time.time())],
         stdin=subprocess.PIPE,
@@ -54,19 +54,35 @@ def start() -> Agent:
     return Agent(process, process.stdin, reading)
 
 
-def torchrun_line(run_yaml: Path, launch: Any, plugins: list[str]) -> str:
+def waiting(environment: Mapping[str, str]) -> dict[str, str]:
+    """How OpenMP's threads wait for one another, unless the user has said it.
+
+    They burn their core for milliseconds. With one other busy process on two cores a step of the default run took
+    500 ms; spinning this briefly it takes tens, and alone the same 6 ms.
+    """
+    if "OMP_WAIT_POLICY" in environment or "GOMP_SPINCOUNT" in environment:
+        return {}
+    return {"GOMP_SPINCOUNT": "20000"}
+
+
+def torchrun_line(run_yaml: Path, run: Any, plugins: list[str]) -> str:
     """The plain command that does the same on any cluster; on several nodes the same line is typed on each."""
+    launch, settings = run.launch, preload.variables(run.hardware.allocator, {})
     line = ["torchrun", f"--nproc-per-node={launch.processes}", f"--max-restarts={launch.max_restarts}"]
     worker = ["-m", "accel_cli.worker", str(run_yaml)]
     for plugin in plugins:
         worker += ["--plugin", plugin]
     if launch.most_nodes == 1:
-        return shlex.join([*line, "--standalone", *worker])
+        return _set(settings) + shlex.join([*line, "--standalone", *worker])
     meeting = shlex.quote(launch.rendezvous)
     nodes = [f"--nnodes={launch.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={launch.rendezvous}"]
-    settings = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 "
+    settings["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     if launch.interface != "auto":
-        settings += f"GLOO_SOCKET_IFNAME={launch.interface} NCCL_SOCKET_IFNAME={launch.interface} "
+        settings |= {"GLOO_SOCKET_IFNAME": launch.interface, "NCCL_SOCKET_IFNAME": launch.interface}
     here = f"$({shlex.quote(sys.executable)} -m accel_cli.launch.here {meeting})"
     name = f"--rdzv-id={run_yaml.parent.name}"
-    return f"{settings}{shlex.join([*line, *nodes, name])} {here} {shlex.join(worker)}"
+    return f"{_set(settings)}{shlex.join([*line, *nodes, name])} {here} {shlex.join(worker)}"
+
+
+def _set(variables: dict[str, str]) -> str:
+    return "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())

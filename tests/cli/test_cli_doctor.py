@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from accel_cli.cli.doctor import measure
-from accel_cli.cli.findings import Finding, findings, places
+from accel_cli.cli.findings import findings, places
+from accel_cli.cli.rate_findings import Finding
 from accel_cli.config.machine import GPU, Machine
 
 CPU = Machine(cores=4, memory_bytes=8 << 30)
@@ -44,6 +45,12 @@ def test_the_whole_command(tmp_path: Path) -> None:
     assert rate["flops_per_second"]["fp32"] > 1e8
     assert rate["bytes_per_second"] > 1e7
     assert rate["spread"] >= 1
+    assert set(rate["flops_per_second"]) == {"fp32", "bf16", "fp16", "int8", "fp8"}
+    assert all(rate["convolutions"][name] > 1e8 for name in ("contiguous", "channels_last"))
+    assert all(value > 1e7 for value in rate["fills"].values())
+    link = report["measured"]["links"]["gloo"]
+    assert 0 < link["seconds"] < 4
+    assert link["bytes_per_second"] is None or 1e6 < link["bytes_per_second"] < 1e12
     assert report["versions"]["torch"]
     assert report["machine"]["cores"] >= 1
     assert {place["what"] for place in report["places"]} >= {"here", "cache"}
@@ -77,6 +84,41 @@ def test_below_the_noise_it_cannot_tell() -> None:
     (busy,) = found(rates=rates(fp32=100e9, bf16=200e9, spread=3.0))
     assert busy[0].endswith("cannot tell it from fp32")
     assert "other programs" in busy[1]
+
+
+def test_other_formats_threads_and_memory_are_judged_with_both_numbers() -> None:
+    cpu = rates(fp32=100e9)["cpu"]
+    cpu |= {
+        "convolutions": {"contiguous": 40e9, "channels_last": 60e9},
+        "fills": {"again": 30e9, "fresh": 1e9, "tuned": 28e9},
+        "threads": {"cores": 4, "one": 30e9, "all": 31e9},
+    }
+    layout, kept, stuck = found(rates={"cpu": cpu})
+    assert layout == (
+        "channels_last pays on this CPU: 1.5x the speed",
+        "convolutions: 60 GFLOP/s against contiguous 40 GFLOP/s",
+        "hardware.memory_format=channels_last",
+    )
+    assert (kept[2], "28 GB/s against 1 GB/s" in kept[1]) == ("hardware.allocator=tuned", True)
+    assert (stuck[0], stuck[2]) == ("4 threads are 1x as fast as one", "hardware.threads=1")
+    cpu["threads"] = {"cores": 4, "one": 30e9, "all": 110e9}
+    assert len(found(rates={"cpu": cpu})) == 2
+
+
+def test_a_busy_machine_is_not_blamed_for_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = rates(fp32=100e9)["cpu"] | {"threads": {"cores": 4, "one": 30e9, "all": 31e9}}
+    (busy,) = found(rates={"cpu": cpu}, load=9.0)
+    assert "9 other processes" in busy[1]
+    assert busy[2] == ""
+    monkeypatch.setenv("GOMP_CPU_AFFINITY", "0")
+    assert found(rates={"cpu": cpu})[0][2] == "unset GOMP_CPU_AFFINITY"
+
+
+def test_cores_that_are_held_back_are_told() -> None:
+    masked = Machine(cores=1, memory_bytes=8 << 30, all_cores=4, core_mask=1)
+    assert found(masked)[0][0] == "1 of 4 cores may be used here"
+    granted = Machine(cores=2, memory_bytes=8 << 30, all_cores=4, core_mask=4, core_quota=1.5)
+    assert found(granted)[0][0] == "the time of 1.5 of 4 cores may be used here"
 
 
 def test_the_first_gpu_is_judged_where_there_is_one() -> None:

@@ -30,7 +30,8 @@ def rows(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]
 def test_every_option_has_a_meaning_and_every_group_one_default(capsys: pytest.CaptureFixture[str]) -> None:
     found = rows(capsys, "options")
     assert {(row["group"], row["option"]) for row in found} == {
-        (group, option) for group, options in Names().options.items() for option in options
+        *((group, option) for group, options in Names().options.items() for option in options),
+        ("hardware", "fpga"),
     }
     assert all(len(row["meaning"]) > 8 for row in found)
     assert {row["group"]: row["option"] for row in found if row["default"]} == Names().defaults
@@ -44,16 +45,26 @@ def test_default_options_can_be_used_anywhere(bare: Judge) -> None:
 
 def test_a_machine_with_everything_lacks_no_device() -> None:
     judge = Judge.of(machine=EVERYTHING)
-    for option in ("cpu", "cuda", "mps", "auto"):
+    for option in ("cpu", "cuda", "xpu", "mps", "auto"):
         assert judge.availability("hardware", option).usable, option
 
 
-@pytest.mark.parametrize(("option", "word"), [("cuda", "NVIDIA"), ("mps", "Apple")])
+@pytest.mark.parametrize(("option", "word"), [("cuda", "NVIDIA"), ("xpu", "Intel"), ("mps", "Apple")])
 def test_an_absent_device_is_said_with_what_to_type(bare: Judge, option: str, word: str) -> None:
     verdict = bare.availability("hardware", option)
     assert not verdict.usable
     assert word in verdict.why
     assert "hardware=" in verdict.fix
+
+
+def test_an_fpga_is_a_target_and_no_device(bare: Judge, capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = [row for row in rows(capsys, "hardware") if row["option"] == "fpga"]
+    assert not row["usable"]
+    assert "export" in row["meaning"]
+    assert "not built yet" in row["why"]
+    assert "fpga" not in bare.names.options["hardware"]
+    assert main(["check", "hardware=fpga"]) == 2
+    assert "try hardware=auto" in capsys.readouterr().err
 
 
 def test_what_only_other_options_forbid_is_not_held_against_the_machine(bare: Judge) -> None:

@@ -66,6 +66,10 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "one-length": (CPU, {"train.steps": 3}),
     "cuda-present": (CPU, {"hardware": "cuda"}),
     "mps-present": (CPU, {"hardware": "mps"}),
+    "xpu-present": (CPU, {"hardware": "xpu"}),
+    "tpu-present": (CPU, {"hardware": "tpu"}),
+    "cuda-in-torch": (replace(TWO_GPUS, built_without=frozenset({"cuda"})), {"hardware": "cuda"}),
+    "xpu-in-torch": (replace(CPU, xpus=1, built_without=frozenset({"xpu"})), {"hardware": "xpu"}),
     "enough-gpus": (TWO_GPUS, {"strategy": "ddp", "launch.processes": 4}),
     "one-process-on-mps": (APPLE, {"strategy": "ddp", "launch.processes": 2}),
     "gpus-unused": (TWO_GPUS, {}),
@@ -79,7 +83,18 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
         CPU,
         {"train.epochs": None, "train.steps": 9, "checkpoint.every": 9, "launch.max_restarts": 1},
     ),
-    "nccl-needs-cuda": (CPU, {"launch.backend": "nccl"}),
+    "backend-moves-device": (CPU, {"launch.backend": "nccl"}),
+    "threads-leave-cores": (CPU, {"hardware.threads": 1}),
+    "thread-limit": (CPU, {"hardware.threads": 2}),
+    "threads-bound-alike": (CPU, {"strategy": "ddp", "launch.processes": 2}),
+    "cores-to-share": (
+        replace(CPU, core_mask=1),
+        {"hardware.affinity": "cores", "strategy": "ddp", "launch.processes": 2},
+    ),
+    "allocator-installed": (CPU, {"hardware.allocator": "jemalloc"}),
+    "glibc-to-tune": (CPU, {"hardware.allocator": "tuned"}),
+    "channels-last-whole": (CPU, {"hardware.memory_format": "channels_last", "strategy": "fsdp"}),
+    "fp16-on-tpu": (replace(CPU, tpus=1), {"hardware": "tpu", "precision": "fp16"}),
     "processes-and-cores": (CPU, {"strategy": "ddp", "launch.processes": 4}),
     "threads-and-cores": (CPU, {"hardware.threads": 3}),
     "slow-bf16": (CPU, {"precision": "bf16"}),
@@ -130,6 +145,9 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     ),
 }
 
+SET_FOR = {"thread-limit": {"OMP_THREAD_LIMIT": "1"}, "threads-bound-alike": {"OMP_PROC_BIND": "close"}}
+"""Variables that a rule is about."""
+
 
 def composed(settings: dict[str, Any]) -> Run:
     """What composing would make of options and values, without Hydra, with placeholders for what has no default."""
@@ -173,12 +191,16 @@ def test_every_rule_can_be_met_and_need_not_be(rule: Any, monkeypatch: pytest.Mo
     if rule.id in ("compiler-present", "adamw8bit-is-compiled"):
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.delenv("CXX", raising=False)
+    for name, value in SET_FOR.get(rule.id, {}).items():
+        monkeypatch.setenv(name, value)
     met = facts(settings, machine)
     assert rule.when(met)
     problem = rule.problem(met)
     assert all((problem.where, problem.why, problem.fix))
     told = [f"{p.where}: {p.why}; {p.fix}" for p in refusals(met)] if rule.level == "refuse" else judge(met)
     assert f"{problem.where}: {problem.why}; {problem.fix}" in told
+    for name in SET_FOR.get(rule.id, {}):
+        monkeypatch.delenv(name)
     assert not rule.when(facts({}, TWO_GPUS if rule.id == "one-length" else CPU))
 
 

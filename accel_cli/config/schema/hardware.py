@@ -8,11 +8,28 @@ from pydantic import Field
 
 from accel_cli.config.schema.base import Count, Entry, Option
 
+BACKENDS = {"cuda": "nccl", "xpu": "xccl", "tpu": "tpu_dist"}
+"""Device -> the process group that moves its memory; the others' tensors travel by gloo."""
 
-class Auto(Option):
-    """The best device this machine has: cuda, else mps, else cpu."""
+
+class Hardware(Option):
+    """What every device has: a processor beside it, on which the ranks themselves run."""
 
     threads: Count | Literal["auto"] = Field(description="CPU threads of one process; auto: cores / processes")
+    affinity: Literal["auto", "cores", "none"] = Field(
+        description="cores: each process keeps to its own share of the cores; auto: where memory has several nodes"
+    )
+    allocator: Literal["auto", "system", "tuned", "tcmalloc", "jemalloc"] = Field(
+        description="who hands out host memory; tuned: glibc's, keeping what was freed; auto: tuned on a CPU"
+    )
+
+
+class Auto(Hardware):
+    """The best device this machine has: cuda, else xpu, else mps, else cpu."""
+
+    memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
+        description="how images and filters lie in memory; auto: channels_last where it is known to pay"
+    )
 
 
 class CPU(Auto):
@@ -26,14 +43,39 @@ class CPU(Auto):
 class CUDA(Auto):
     """NVIDIA GPUs (and AMD under ROCm), one for each process."""
 
+    cudnn_autotune: bool = Field(
+        description="try cuDNN's kernels for every new shape and keep the fastest; not with train.determinism=exact"
+    )
+    memory_fraction: float | None = Field(
+        gt=0, le=1, description="most of its GPU's memory that a process may take; null: all"
+    )
 
-class MPS(Auto):
-    """The GPU of an Apple computer; one process."""
+
+class XPU(Auto):
+    """Intel GPUs, one for each process; not tried on the device."""
+
+
+class MPS(Hardware):
+    """The GPU of an Apple computer; one process; not tried on the device."""
+
+
+class TPU(Hardware):
+    """Google TPUs through TorchTPU, one chip for each process; not tried on the device."""
 
 
 OPTIONS = {
     "auto": Entry(Auto, "accel_cli.hardware.base:Hardware"),
     "cpu": Entry(CPU, "accel_cli.hardware.base:Hardware"),
     "cuda": Entry(CUDA, "accel_cli.hardware.cuda:CUDA"),
+    "xpu": Entry(XPU, "accel_cli.hardware.xpu:XPU"),
     "mps": Entry(MPS, "accel_cli.hardware.mps:MPS"),
+    "tpu": Entry(TPU, "accel_cli.hardware.tpu:TPU", requires=("torch_tpu",)),
 }
+EXPORTS = {
+    "fpga": (
+        "A target of export, not a device to train on: the host trains, hls4ml turns the model into a circuit",
+        "an FPGA runs a model that was trained elsewhere; exporting to it is not built yet",
+        "try hardware=auto to train",
+    )
+}
+"""What people look for among hardware, and is none: name -> meaning, why it is refused, what to type instead."""

@@ -23,7 +23,9 @@ class Local(Option):
     max_restarts: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         description="times that failed ranks start again from the newest checkpoint; auto: 0, where elastic 10"
     )
-    backend: Literal["auto", "gloo", "nccl"] = Field(description="process group; auto: nccl on cuda, else gloo")
+    backend: Literal["auto", "gloo", "nccl", "xccl", "tpu_dist"] = Field(
+        description="process group; auto: nccl on cuda, xccl on xpu, tpu_dist on tpu, else gloo"
+    )
     wait: float = Field(
         gt=0, description="seconds a rank waits for the others in one collective, and a node for the others"
     )
