@@ -27,14 +27,19 @@ def settle(run: Run, hardware: Any, world: World, say: Say) -> tuple[Run, list[D
         say("looking for the largest micro-batch that fits into memory")
         run, decision = find_micro_batch(run, hardware, world)
         decisions.append(decision)
-    if run.precision.option == "auto":
+    options = run
+    if options.precision.option == "auto":
         say("timing precisions")
         run, decision = settle_precision(run, hardware, world)
         decisions.append(decision)
-    if run.compile.option == "auto":
+    if options.compile.option == "auto":
         say("trying whether compiling pays")
         run, decision = settle_compile(run, hardware, world, say)
         decisions.append(decision)
+        if run.compile.option != "none" and options.precision.option == "auto":
+            say("timing precisions again: compiled casts cost less")
+            run, again = settle_precision(run, hardware, world)
+            decisions = [again if known.key == "precision" else known for known in decisions]
     if run.train.learning_rate == "find":
         say("looking for the learning rate: a short run of rising rates")
         run, decision = find_learning_rate(run, hardware, world)
