@@ -7,7 +7,8 @@ from typing import Any
 
 from accel_cli.config.decide import Decision
 from accel_cli.config.run import Run
-from accel_cli.engine.trial_compile import settle_compile
+from accel_cli.engine.trial import milliseconds
+from accel_cli.engine.trial_compile import MARGIN, settle_compile
 from accel_cli.engine.trial_learning_rate import find_learning_rate
 from accel_cli.engine.trial_memory import find_micro_batch
 from accel_cli.engine.trial_precision import settle_precision
@@ -27,21 +28,42 @@ def settle(run: Run, hardware: Any, world: World, say: Say) -> tuple[Run, list[D
         say("looking for the largest micro-batch that fits into memory")
         run, decision = find_micro_batch(run, hardware, world)
         decisions.append(decision)
-    options = run
-    if options.precision.option == "auto":
+    if run.precision.option == "auto" and run.compile.option == "auto":
+        say("timing precisions, eager and compiled")
+        run, both = settle_together(run, hardware, world, say)
+        decisions += both
+    elif run.precision.option == "auto":
         say("timing precisions")
         run, decision = settle_precision(run, hardware, world)
         decisions.append(decision)
-    if options.compile.option == "auto":
+    elif run.compile.option == "auto":
         say("trying whether compiling pays")
         run, decision = settle_compile(run, hardware, world, say)
         decisions.append(decision)
-        if run.compile.option != "none" and options.precision.option == "auto":
-            say("timing precisions again: compiled casts cost less")
-            run, again = settle_precision(run, hardware, world)
-            decisions = [again if known.key == "precision" else known for known in decisions]
     if run.train.learning_rate == "find":
         say("looking for the learning rate: a short run of rising rates")
         run, decision = find_learning_rate(run, hardware, world)
         decisions.append(decision)
     return run, decisions
+
+
+def settle_together(run: Run, hardware: Any, world: World, say: Say) -> tuple[Run, list[Decision]]:
+    """Precision and compiling, each of which may pay only with the other: compiled casts cost less.
+
+    The eager precisions first; then each of them compiled, against the best so far.
+    """
+    eager, precision = settle_precision(run, hardware, world)
+    best, compiled = settle_compile(eager, hardware, world, say)
+    if "compiled" not in compiled.measurements:
+        return best, [precision, compiled]
+    quickest = compiled.measurements["compiled" if best.compile.option != "none" else "eager"]
+    for option in precision.measurements.get("step_seconds", {}):
+        if option == eager.precision.option:
+            continue
+        other, found = settle_compile(eager.with_option("precision", option), hardware, world, say)
+        if other.compile.option != "none" and found.measurements["compiled"] < (1 - MARGIN) * quickest:
+            told = f"compiled, a step takes {milliseconds(found.measurements['compiled'])} in {option}"
+            why = f"{told}; without that, {milliseconds(quickest)} in {precision.value} was the best"
+            precision = Decision("precision", option, why, precision.measurements)
+            best, compiled, quickest = other, found, found.measurements["compiled"]
+    return best, [precision, compiled]
