@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import torch
 
 from accel_cli.engine.events import Events
+from accel_cli.engine.statistics import Statistics
 from accel_cli.engine.step import StepReport
 from accel_cli.engine.training import Training
 from accel_cli.errors import DivergedError
@@ -40,6 +41,7 @@ class Metrics:
         self._weights: list[float] = []
         self._window_seconds = 0.0
         self._pending: tuple[dict[str, Any], list[float], Callable[[], list[Any]]] | None = None
+        self._statistics = Statistics(training.bare)
         self._in_a_row = 0
         self._seconds_before = 0.0
         self._first_step_ended = 0.0
@@ -119,6 +121,7 @@ class Metrics:
         record["loss"] = self.last_loss = mean(means)
         record["gradient_norm"] = mean(kept)
         record["skipped_steps"] = int(sum(skipped))
+        self._statistics.settle(skipped=any(skipped))
         self.write(record)
         self.events.emit("train", **{k: v for k, v in record.items() if k != "kind"}, steps=self.t.steps)
         for loss, skip in zip(losses, skipped, strict=True):
