@@ -143,8 +143,9 @@ class Front:
             if not chunk:
                 return
             *lines, self.buffer = (self.buffer + chunk).split(b"\n")
-            for line in lines:
-                values = json.loads(line)
+            events = [json.loads(line) for line in lines]
+            # First of all how far a failing rank's own output goes: its traceback is in the file by now.
+            for values in sorted(events, key=lambda values: bool(values["event"] != "failing")):
                 yield values.pop("event"), values
 
     @contextlib.contextmanager
