@@ -9,7 +9,7 @@ from accel_cli.analysis.comparison import unequal_work, what_differs
 from accel_cli.analysis.markup import Child, Html, element, join, table
 from accel_cli.analysis.run_folder import RunFolder
 from accel_cli.analysis.sections import Names, Runs, run_key
-from accel_cli.analysis.wording import NOTHING, duration, is_finite, number, plain_name
+from accel_cli.analysis.wording import NOTHING, duration, is_finite, number, plain_name, share
 
 
 def headline(runs: Runs, names: Names) -> Html:
@@ -59,6 +59,7 @@ def _one_headline(run: RunFolder) -> Html:
         "train loss": number(said["loss"]),
         "first step after": duration(said["first_step_seconds"]),
         "time to target": duration(said["time_to_target_seconds"]),
+        "of the device's peak": share(said["utilisation"]) if is_finite(said["utilisation"]) else NOTHING,
         "memory, device": wording.size(memory["device"]),
         "memory, host": wording.size(memory["host"]),
         "model size": wording.size(said["model_bytes"]),

@@ -17,7 +17,7 @@ SUMMARY_KEYS = (
     "status", "exit_code", "error", "steps", "epochs", "samples", "global_batch", "world_size", "device", "strategy",
     "precision", "parameters", "parameters_trained", "metric", "loss", "attempts", "lost_steps", "train_seconds",
     "wall_seconds", "first_step_seconds", "time_to_target_seconds", "samples_per_second", "step_milliseconds",
-    "time_share", "peak_memory_bytes", "communication_bytes", "one_off_seconds", "model_bytes", "advice",
+    "utilisation", "time_share", "peak_memory_bytes", "communication_bytes", "one_off_seconds", "model_bytes", "advice",
 )  # fmt: skip
 NESTED = {
     "error": ("rank", "step", "type", "message", "try"),

@@ -121,6 +121,8 @@ def _speed(summary: dict[str, Any]) -> list[Line]:
     if is_finite(step.get("median")):
         tail = f", 95% within {number(step['p95'], 3)} ms" if is_finite(step.get("p95")) else ""
         said.append(f"median step {number(step['median'], 3)} ms{tail}")
+    if is_finite(summary.get("utilisation")):
+        said.append(f"{share(summary['utilisation'])} of the device's peak")
     if is_finite(summary.get("first_step_seconds")):
         said.append(f"first step after {duration(summary['first_step_seconds'])}")
     return [("speed", " · ".join(said) or NOTHING)]

@@ -52,6 +52,7 @@ def summarize(
         time_to_target_seconds=progress.target_seconds,
         samples_per_second=round(taken * t.work.global_batch / metrics.taken_seconds, 2) if taken else None,
         step_milliseconds=median,
+        utilisation=traffic.utilisation(median["median"] and median["median"] / 1e3),
         time_share=time_share(t, taken, traffic.exposed_seconds),
         peak_memory_bytes={
             "device": max((d for d, _ in peaks if d is not None), default=None),

@@ -35,6 +35,7 @@ EMPTY: dict[str, Any] = {
     "time_to_target_seconds": None,
     "samples_per_second": None,
     "step_milliseconds": {"median": None, "p95": None},
+    "utilisation": None,
     "time_share": {},
     "peak_memory_bytes": {"device": None, "host": None},
     "communication_bytes": None,

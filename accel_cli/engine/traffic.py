@@ -1,17 +1,18 @@
-"""Traffic: what a rank sends to others in a step, and how long it only waits for them, seen at a few steps."""
+"""Traffic: what a rank sends in a step, how long it only waits, how much it computes, seen at a few steps."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from accel_cli.engine.step import StepReport, train_step
 from accel_cli.engine.training import Training
@@ -39,16 +40,22 @@ class Traffic:
 
     def __init__(self, training: Training) -> None:
         first = training.step + FIRST
+        self._peak = training.hardware.peak_flops(training.precision.dtype)
         # Under a dispatch mode a compiled model would run as it was written.
-        watched = training.world.world_size > 1 and training.run.compile.option == "none"
+        eager = training.run.compile.option == "none"
+        watched = eager and (training.world.world_size > 1 or self._peak is not None)
         self.steps = range(first, first + COUNT) if watched else range(0)
         self._bytes: list[int] = []
         self._waits: list[float] = []
+        self._operations: list[int] = []
 
     def step(self, training: Training, batches: Sequence[Any]) -> StepReport:
         """The same step, watched."""
-        with _Collectives() as seen, _timed_waits() as waits:
+        counter = FlopCounterMode(display=False) if self._peak is not None else nullcontext()
+        with _Collectives() as seen, _timed_waits() as waits, counter:
             report = train_step(training, batches)
+        if isinstance(counter, FlopCounterMode):
+            self._operations.append(counter.get_total_flops())
         self._bytes.append(seen.bytes)
         self._waits.append(sum(waits) + seen.seconds)
         return report
@@ -62,6 +69,13 @@ class Traffic:
     def exposed_seconds(self) -> float | None:
         """Of a step, in which this rank only waited; None where no step was watched."""
         return statistics.median(self._waits) if self._waits else None
+
+    def utilisation(self, step_seconds: float | None) -> float | None:
+        """The share of the device's peak that the matrix products and convolutions of a step come to (Chowdhery et al.
+        2022, arXiv 2204.02311, appendix B); None where the peak is not known, or no step was watched."""
+        if not self._operations or not step_seconds or self._peak is None:
+            return None
+        return statistics.median(self._operations) / step_seconds / self._peak
 
 
 class _Collectives(TorchDispatchMode):

@@ -17,6 +17,7 @@ from accel_cli.config.schema.base import Entry
 from accel_cli.hardware.base import Hardware
 
 PEAK = 12_345
+PEAK_FLOPS = 1e12
 
 
 class StandIn(Hardware):
@@ -52,6 +53,9 @@ class StandIn(Hardware):
     def peak_memory(self) -> int | None:
         self.calls.append("peak_memory")
         return PEAK
+
+    def peak_flops(self, dtype: torch.dtype) -> float | None:
+        return PEAK_FLOPS if dtype == torch.float32 else None
 
 
 def train_on_stand_in(folder: str, resume: bool = False) -> list[str]:

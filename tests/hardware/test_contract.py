@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import records, run_ranks, write_run
-from stand_in import PEAK, train_on_stand_in
+from stand_in import PEAK, PEAK_FLOPS, train_on_stand_in
 from test_resume import RUN, SMALL, assert_equal_runs, back_to
 
 from accel_cli.config.parts import load, table
@@ -34,7 +34,12 @@ def test_a_whole_run_and_its_resume_ask_the_device(tmp_path: Path, world_size: i
         assert counts["seed"] == 2 + 10  # at the start, before what user code draws, and before every step
         assert counts["peak_memory"] == 1
     assert calls[0].count("read_later") == len(records(straight, "train")) == 10
-    assert json.loads((straight / "summary.json").read_text())["peak_memory_bytes"]["device"] == PEAK
+    summary = json.loads((straight / "summary.json").read_text())
+    assert summary["peak_memory_bytes"]["device"] == PEAK
+    # 64 -> 32 -> 10: three products a layer and sample, but the first layer's input needs no gradient.
+    operations = 2 * (32 // world_size) * (2 * 64 * 32 + 3 * 32 * 10)
+    seconds = summary["step_milliseconds"]["median"] / 1e3
+    assert summary["utilisation"] == pytest.approx(operations / seconds / PEAK_FLOPS, rel=1e-3)
 
     back_to(5, straight, resumed)
     again = run_ranks(train_on_stand_in, world_size, str(resumed), True)
