@@ -23,7 +23,7 @@ from accel_cli.errors import Problem
 
 FLAGS = frozenset({"avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"})
 EVERYTHING = Machine(
-    64, 1 << 40, (GPU("a GPU", 80 << 30, (9, 0)),) * 8, mps=True, xpus=8, tpus=8, cpu_flags=FLAGS,
+    64, 1 << 40, (GPU("a GPU", 80 << 30, (10, 0)),) * 8, mps=True, xpus=8, tpus=8, cpu_flags=FLAGS,
     core_mask=64, all_cores=64, allocators=ALLOCATORS, glibc=True,
 )  # fmt: skip
 """A machine that lacks nothing: what is refused even there is not this machine's fault."""

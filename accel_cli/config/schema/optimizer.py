@@ -30,7 +30,9 @@ class Group(Section):
 class Optimizer(Option):
     """What every optimizer has."""
 
-    learning_rate: float = Field(gt=0, description="step size at factor 1 of the schedule")
+    learning_rate: float = Field(
+        gt=0, description="step size at factor 1 of the schedule; train.learning_rate=find looks for one"
+    )
     weight_decay: float = Field(ge=0, description="pull of the weights towards zero")
     decay_norms_and_biases: bool = Field(description="weight decay also on parameters of fewer than two dimensions")
     groups: list[Group] = Field(description="of match, rate, weight_decay, frozen; a parameter's first match counts")
