@@ -1,0 +1,42 @@
+"""What only a GPU shows; the same bodies as on the CPU, skipped where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import build_here, run_ranks, write_run
+
+from accel_cli.engine.step import train_step
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+MODELS = {
+    "resnet": ["data=synthetic", "data.samples=512", "model=resnet", "model.blocks=[1,1]"],
+    "gpt": ["data=stdlib_text", "data.length=64", "data.max_bytes=400000", "model=gpt", "model.depth=2"],
+}
+STEPS = 1000
+
+
+def without_a_wait(folder: str, steps: int) -> int:
+    """Steps taken while torch raises for anything that makes the host wait for the device."""
+    t = build_here(folder)
+    batches = t.loader.batches(0, steps + 5)
+    for _ in range(5):  # kernels are chosen and state is made at the first
+        train_step(t, next(batches))
+        t.step += 1
+    torch.cuda.set_sync_debug_mode("error")
+    for _ in range(steps):
+        train_step(t, next(batches))
+        t.step += 1
+    torch.cuda.set_sync_debug_mode("default")
+    return t.step - 5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_step_never_waits_for_the_device(tmp_path: Path, model: str, precision: str) -> None:
+    words = [*MODELS[model], f"precision={precision}", "hardware=cuda", "train.epochs=null", "train.steps=2000"]
+    folder = write_run(words, tmp_path, 1)
+    assert run_ranks(without_a_wait, 1, str(folder), STEPS) == [STEPS]
