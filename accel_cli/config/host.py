@@ -75,6 +75,7 @@ def memory_format(run: Run, device: str) -> tuple[str, str]:
     sizes, train = run.strategy.sizes(ranks), run.train
     most = train.micro_batch if isinstance(train.micro_batch, int) else train.global_batch
     images = min(most, train.global_batch // run.strategy.data_ranks(ranks))
-    if run.model.option not in CONVOLUTIONAL or images < ENOUGH_IMAGES or sizes["pipeline"] > 1 or sizes["shard"] > 1:
+    in_parts = max(sizes["pipeline"], sizes["shard"]) > 1 or run.strategy.option == "layers"
+    if run.model.option not in CONVOLUTIONAL or images < ENOUGH_IMAGES or in_parts:
         return "contiguous", "channels_last pays for none but convolutional nets, many images and whole weights"
     return "channels_last", f"a CPU trains model={run.model.option} faster so from {ENOUGH_IMAGES} images up"

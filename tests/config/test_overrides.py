@@ -142,4 +142,4 @@ def test_a_sweep_needs_its_flag_and_is_expanded() -> None:
         for seed in ("train.seed=1", "train.seed=2")
         for optimizer in ("optimizer=sgd", "optimizer=adam")
     ]
-    assert len(expand(["train.seed=range(1,5)", "optimizer=glob(ad*)"])) == 4 * 3
+    assert len(expand(["train.seed=range(1,5)", "optimizer=glob(adam*)"])) == 4 * 4
