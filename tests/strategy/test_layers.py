@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 RUN = [
     "precision=fp32", "schedule=constant", "train.epochs=null", "train.steps=10", "train.global_batch=32",
     "metrics.every=1", "evaluate.every=5", "checkpoint.every=5", "train.clip_norm=0.5", "train.ema=0.9",
+    "hardware.memory_format=contiguous",
 ]  # fmt: skip
 WORK = {
     "gpt": ["data=stdlib_text", "data.length=16", "data.max_bytes=40000", "model=gpt", "model.width=16",
