@@ -15,7 +15,7 @@ FOREACH_DEVICES = {"cuda", "xpu"}
 """Elsewhere foreach runs a loop over tensors too, with more temporaries."""
 FUSED_SHARDED = {"_fused_adam_", "_fused_adamw_"}
 """The fused kernels that DTensor can place; for the others torch raises NotImplementedError (2.15)."""
-SMALL = 1 << 14
+SMALL = 1 << 13
 """Elements of a tensor of which the calls cost more than the arithmetic."""
 HEEDS_FOUND_INF = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
 FOUND_INF_DEVICES = {"cpu", "cuda"}
@@ -51,12 +51,13 @@ def split_by_size(config: Any, groups: Iterable[dict[str, Any]]) -> list[dict[st
     """Groups whose small tensors on a CPU are walked by foreach, the large ones by a loop; for ``kernel=auto``.
 
     For optimizers without a fused kernel. Of small tensors the calls cost most, and foreach makes fewer; of large ones
-    its whole lists of temporaries leave the cache. See benchmarks/optimizer.py.
+    its whole lists of temporaries leave the cache. Where few are small nothing is gained. See benchmarks/optimizer.py.
     """
     found: list[dict[str, Any]] = []
     for group in groups:
         named = list(zip(group["params"], group["names"], strict=True))
-        if config.kernel != "auto" or any(p.device.type != "cpu" or is_sharded(p) for p, _ in named):
+        few = 2 * sum(p.numel() <= SMALL for p, _ in named) < len(named)
+        if config.kernel != "auto" or few or any(p.device.type != "cpu" or is_sharded(p) for p, _ in named):
             found.append(group)
             continue
         for is_small in (True, False):
