@@ -15,7 +15,7 @@ FOREACH_DEVICES = {"cuda", "xpu"}
 """Elsewhere foreach runs a loop over tensors too, with more temporaries."""
 FUSED_SHARDED = {"_fused_adam_", "_fused_adamw_"}
 """The fused kernels that DTensor can place; for the others torch raises NotImplementedError (2.15)."""
-SMALL = 1 << 13
+SMALL = 10_000
 """Elements of a tensor of which the calls cost more than the arithmetic."""
 HEEDS_FOUND_INF = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
 FOUND_INF_DEVICES = {"cpu", "cuda"}
@@ -47,25 +47,22 @@ def kernel(
     return {"foreach": types <= FOREACH_DEVICES}
 
 
-def split_by_size(config: Any, groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Groups whose small tensors on a CPU are walked by foreach, the large ones by a loop; for ``kernel=auto``.
+def walked(config: Any, groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups of mostly small tensors on a CPU are walked by foreach, others by a loop; for ``kernel=auto``.
 
     For optimizers without a fused kernel. Of small tensors the calls cost most, and foreach makes fewer; of large ones
-    its whole lists of temporaries leave the cache. Where few are small nothing is gained. See benchmarks/optimizer.py.
+    its whole lists of temporaries leave the cache. See benchmarks/optimizer.py.
     """
-    found: list[dict[str, Any]] = []
-    for group in groups:
-        named = list(zip(group["params"], group["names"], strict=True))
-        few = 2 * sum(p.numel() <= SMALL for p, _ in named) < len(named)
-        if config.kernel != "auto" or few or any(p.device.type != "cpu" or is_sharded(p) for p, _ in named):
-            found.append(group)
-            continue
-        for is_small in (True, False):
-            part = [(p, name) for p, name in named if (p.numel() <= SMALL) is is_small]
-            if part:
-                names = [name for _, name in part]
-                found.append({**group, "params": [p for p, _ in part], "names": names, "foreach": is_small})
-    return found
+    found = list(groups)
+    if config.kernel != "auto":
+        return found
+    return [{**group, "foreach": True} if _mostly_small(group["params"]) else group for group in found]
+
+
+def _mostly_small(parameters: list[Tensor]) -> bool:
+    if any(p.device.type != "cpu" or is_sharded(p) for p in parameters):
+        return False
+    return 2 * sum(p.numel() <= SMALL for p in parameters) > len(parameters)
 
 
 def _has_fused(operator: str, parameters: list[Tensor], types: set[str]) -> bool:

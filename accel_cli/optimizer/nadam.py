@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from accel_cli.optimizer.base import kernel, split_by_size, with_rates
+from accel_cli.optimizer.base import kernel, walked, with_rates
 
 
 def build(config: Any, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.NAdam:
     """NAdam (Dozat 2016); torch has no fused kernel for it."""
     return torch.optim.NAdam(
-        with_rates(split_by_size(config, groups), config.learning_rate),
+        with_rates(walked(config, groups), config.learning_rate),
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,

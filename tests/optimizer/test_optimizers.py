@@ -210,11 +210,11 @@ def test_the_kernel_can_be_chosen() -> None:
         kernel(configured("sgd", kernel="fused"), None, [], CPU)
 
 
-def test_small_tensors_are_walked_apart() -> None:
-    """As foreach, with the large ones in a loop, unless the kernel is said."""
-    model = nn.Sequential(nn.Linear(6, 8), nn.Linear(128, 256))
+def test_groups_of_small_tensors_are_walked_by_foreach() -> None:
+    """Those of large ones by a loop, unless the kernel is said."""
+    model = nn.Sequential(nn.Linear(128, 256), nn.Linear(128, 256))
     groups = build("radam", model).param_groups
     assert {name: g["foreach"] for g in groups for name in g["names"]} == {
-        "0.weight": True, "0.bias": True, "1.weight": False, "1.bias": True,
+        "0.weight": False, "0.bias": True, "1.weight": False, "1.bias": True,
     }  # fmt: skip
     assert {g["foreach"] for g in build("radam", model, kernel="loop").param_groups} == {False}
