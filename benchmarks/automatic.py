@@ -46,9 +46,8 @@ AUTO = ["precision=auto", "compile=auto", "hardware.memory_format=auto", "hardwa
         "optimizer.kernel=auto"]  # fmt: skip
 GRID = {
     "precision": ["fp32", "bf16"],
-    "compile": ["none", "full", "blocks"],
+    "compile": ["none", "full"],
     "hardware.memory_format": ["contiguous", "channels_last"],
-    "hardware.allocator": ["system", "tuned"],
 }
 WARM = 5
 
@@ -103,14 +102,15 @@ def compare(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 def grid(name: str, words: list[str], steps: int, rounds: int) -> dict[str, Any]:
     """Every point against auto, in turns; a point that is refused is none."""
     points: dict[str, Ratio] = {}
-    for values in itertools.product(*GRID.values()):
-        point = [f"{key}={value}" for key, value in zip(GRID, values, strict=True)]
-        with arms(auto=[*words, *AUTO], point=[*words, *point]) as found:
-            if len(found) == 2:
-                for arm in found.values():
-                    arm.run(WARM)
-                samples = take_turns(found, steps, max(3, rounds // 3), f"{name} {' '.join(point)}")
-                points[" ".join(point)] = ratio(pick(samples["auto"], "wall"), pick(samples["point"], "wall"))
+    with arms(auto=[*words, *AUTO]) as ours:
+        for values in itertools.product(*GRID.values()):
+            point = [f"{key}={value}" for key, value in zip(GRID, values, strict=True)]
+            with arms(point=[*words, *point]) as found:
+                if found:
+                    for arm in (*ours.values(), *found.values()):
+                        arm.run(WARM)
+                    samples = take_turns({**ours, **found}, steps, max(3, rounds // 3), f"{name} {' '.join(point)}")
+                    points[" ".join(point)] = ratio(pick(samples["auto"], "wall"), pick(samples["point"], "wall"))
     best = max(points, key=lambda point: points[point].middle)
     return {"grid": points, "best": best, "regret": points[best]}
 
