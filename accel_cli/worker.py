@@ -165,18 +165,21 @@ class _State:
 def _run(run: Run, request: Request, events: Events, state: _State) -> int:
     hardware, world = setup.enter(run)
     prepared = time.perf_counter()
-    if run.data.needs_preparing:
-        data = implementation("data", run.data)(run.data, run.train.seed)
-        with once_a_node(request.path / ".prepare"):
-            data.prepare(lambda what, done, total: events.emit("progress", what=what, done=done, total=total))
-    prepare_seconds = request.prepare_seconds + time.perf_counter() - prepared
 
     def say(text: str) -> None:
         events.emit("say", text=text)
 
+    def progress(what: str, done: int, total: int) -> None:
+        events.emit("progress", what=what, done=done, total=total)
+
+    if run.data.needs_preparing:
+        data = implementation("data", run.data)(run.data, run.train.seed)
+        with once_a_node(request.path / ".prepare"):
+            data.prepare(progress)
+    prepare_seconds = request.prepare_seconds + time.perf_counter() - prepared
     # The first rank's: a node may lack the folder.
     run = settled_before(run, world.gather(decided_in(request.path))[0])
-    run, measured = settle(run, hardware, world, say) if request.mode == "train" else (run, [])
+    run, measured = settle(run, hardware, world, say, progress) if request.mode == "train" else (run, [])
     training, decisions = setup.build(run, hardware, world, say)
     decisions = [*measured, *decisions]
     state.training = training

@@ -9,7 +9,7 @@ from accel_cli.config.decide import Decision
 from accel_cli.config.run import Run
 from accel_cli.engine.trial import milliseconds
 from accel_cli.engine.trial_compile import MARGIN, settle_compile
-from accel_cli.engine.trial_learning_rate import find_learning_rate
+from accel_cli.engine.trial_learning_rate import Progress, find_learning_rate
 from accel_cli.engine.trial_memory import find_micro_batch
 from accel_cli.engine.trial_precision import settle_precision
 from accel_cli.world import World
@@ -17,7 +17,13 @@ from accel_cli.world import World
 Say = Callable[[str], None]
 
 
-def settle(run: Run, hardware: Any, world: World, say: Say) -> tuple[Run, list[Decision]]:
+def unwatched(what: str, done: int, total: int) -> None:
+    """Progress that nobody looks at."""
+
+
+def settle(
+    run: Run, hardware: Any, world: World, say: Say, progress: Progress = unwatched
+) -> tuple[Run, list[Decision]]:
     """The run without them, and what each became, with its reason; a collective, with one answer on every rank.
 
     What fits into memory comes first, the rate last: it is found with everything else as the run will have it. A run
@@ -42,7 +48,7 @@ def settle(run: Run, hardware: Any, world: World, say: Say) -> tuple[Run, list[D
         decisions.append(decision)
     if run.train.learning_rate == "find":
         say("looking for the learning rate: a short run of rising rates")
-        run, decision = find_learning_rate(run, hardware, world)
+        run, decision = find_learning_rate(run, hardware, world, progress)
         decisions.append(decision)
     return run, decisions
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,16 +18,18 @@ from accel_cli.world import World
 
 LOWEST, HIGHEST, COUNT = 1e-7, 10.0, 100
 """Rates of the test, each the same multiple of the one before (Smith 2017, arXiv:1506.01186)."""
+Progress = Callable[[str, int, int], None]
+"""(what, done, total), for whoever watches."""
 READ = 10
 """Steps between two looks at whether the losses have left the range: each is a wait for the device."""
 
 
-def find_learning_rate(run: Run, hardware: Any, world: World) -> tuple[Run, Decision]:
+def find_learning_rate(run: Run, hardware: Any, world: World, progress: Progress) -> tuple[Run, Decision]:
     """A collective, with the same answer on every rank. Raises ConfigError where no rate makes the loss fall."""
     rates = sweep(LOWEST, HIGHEST, COUNT)
     still = run.with_option("schedule", "constant").with_values("schedule", warmup=0, momentum=None)
     with Trial(still, hardware, world) as trial:
-        losses = _losses(trial, rates)
+        losses = _losses(trial, rates, progress)
     found = pick(rates[: len(losses)], losses)
     if found is None:
         why = f"the loss falls clearly at no rate between {LOWEST:g} and {HIGHEST:g}"
@@ -39,7 +42,7 @@ def find_learning_rate(run: Run, hardware: Any, world: World) -> tuple[Run, Deci
     return run, Decision("optimizer.learning_rate", rate, found.why, {"losses": curve})
 
 
-def _losses(trial: Trial, rates: list[float]) -> list[float]:
+def _losses(trial: Trial, rates: list[float], progress: Progress) -> list[float]:
     """The loss of one step at each rate, up to where they diverge."""
     t = trial.training
     seen: list[float] = []
@@ -52,6 +55,7 @@ def _losses(trial: Trial, rates: list[float]) -> list[float]:
             continue
         window = torch.stack(rows, 1)
         t.strategy.reduce_report(window)
+        progress("range test of learning rates", number, len(rates))
         seen += window[0].tolist()
         rows = []
         if len(before_divergence(seen)) < len(seen):
