@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from accel_cli.optimizer.own import local
+
 
 class Statistics:
     """A copy of a model's floating-point buffers as they were when all was well.
@@ -14,7 +16,7 @@ class Statistics:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._live = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self._live = [local(buffer) for buffer in model.buffers() if buffer.is_floating_point()]
         self._good = [buffer.clone() for buffer in self._live]
 
     @torch.no_grad()
