@@ -18,8 +18,14 @@ from accel_cli.world import World
 
 FORMAT = 1
 """Counts the meanings of an entry: another one is another key."""
-GROUPS = ("hardware", "strategy", "communication", "precision", "compile", "optimizer", "loader", "augment", "model")
+GROUPS = (
+    "hardware", "strategy", "communication", "precision", "compile", "optimizer", "loader", "augment", "model",
+    "transfer",
+)  # fmt: skip
 """What else a step's time follows from, beside shapes; their values are in the key."""
+
+TRAIN = ("activation_checkpointing", "blocks", "clip_norm", "clip_value", "ema", "lookahead")
+"""Of the plain keys, those that it follows from."""
 
 
 def key(training: Training, what: str) -> str:
@@ -35,7 +41,7 @@ def key(training: Training, what: str) -> str:
         "batch": [t.work.micro_batch, t.work.micro_batches, *t.description.input_shape],
         "weights": [list(shape) for shape, _ in t.whole.shapes.values()],
         "settings": {group: tree[group] for group in GROUPS},
-        "train": [t.run.train.activation_checkpointing, t.run.train.clip_norm, t.run.train.ema],
+        "train": {name: getattr(t.run.train, name) for name in TRAIN},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 

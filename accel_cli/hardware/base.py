@@ -140,3 +140,16 @@ def process_memory() -> dict[str, int]:
     except OSError:
         return {}
     return {name: int(value.split()[0]) * 1024 for name, _, value in (x.partition(":") for x in lines) if "kB" in value}
+
+
+def read_behind(values: torch.Tensor, copied: Any) -> Callable[[], list[Any]]:
+    """``read_later`` for a device with streams: the copy is queued behind the work so far, marked by ``copied``, an
+    event of the device; the call waits for that much, not for what is launched since."""
+    copy = values.to("cpu", non_blocking=True)
+    copied.record()
+
+    def read() -> list[Any]:
+        copied.synchronize()
+        return copy.tolist()
+
+    return read

@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from accel_cli.hardware import peaks
-from accel_cli.hardware.base import Hardware
+from accel_cli.hardware.base import Hardware, read_behind
 
 
 class CUDA(Hardware):
@@ -40,16 +40,7 @@ class CUDA(Hardware):
         torch.cuda.synchronize()
 
     def read_later(self, values: torch.Tensor) -> Callable[[], list[Any]]:
-        """The copy is queued behind the work so far; the call waits for that much, not for what is launched since."""
-        copy = values.to("cpu", non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-
-        def read() -> list[Any]:
-            copied.synchronize()
-            return copy.tolist()
-
-        return read
+        return read_behind(values, torch.cuda.Event())
 
     def peak_memory(self) -> int | None:
         return torch.cuda.max_memory_allocated()

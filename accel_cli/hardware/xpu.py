@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity
 
-from accel_cli.hardware.base import Hardware
+from accel_cli.hardware.base import Hardware, read_behind
 
 
 class XPU(Hardware):
@@ -33,15 +33,7 @@ class XPU(Hardware):
         torch.xpu.synchronize()
 
     def read_later(self, values: torch.Tensor) -> Callable[[], list[Any]]:
-        copy = values.to("cpu", non_blocking=True)
-        copied = torch.xpu.Event()
-        copied.record()
-
-        def read() -> list[Any]:
-            copied.synchronize()
-            return copy.tolist()
-
-        return read
+        return read_behind(values, torch.xpu.Event())
 
     def peak_memory(self) -> int | None:
         return torch.xpu.max_memory_allocated()
