@@ -56,14 +56,18 @@ class Pipeline:
         self.transforms = tuple(transforms)
         self.seed = seed
 
-    def __call__(self, inputs: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
-        """``epochs`` and ``indices`` int64 [n] name the samples of ``inputs`` [n, ...]."""
+    def keys(self, epochs: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(epochs, indices) of all samples to read for a batch of these, int64 [n]: its own first."""
+        return epochs, indices
+
+    def __call__(self, inputs: Tensor, targets: Any, epochs: Tensor, indices: Tensor, step: int) -> tuple[Tensor, Any]:
+        """(inputs, targets) of the samples that ``epochs`` and ``indices``, int64 [n], name, from what ``keys`` read."""
         if not self.transforms:
-            return inputs
+            return inputs, targets
         draws = Draws(self.seed, epochs, indices)
         for transform in self.transforms:
             inputs = transform(inputs, draws)
-        return inputs
+        return inputs, targets
 
 
 @cache

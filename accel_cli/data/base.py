@@ -36,6 +36,8 @@ class Data:
 
     collate: Callable[[list[Any]], Any] | None = None
     """The user's own way from a list of samples to a batch; None: torch's."""
+    views: int | None = None
+    """Epochs after which a sample's draws repeat, where something of it was computed beforehand; None: never."""
 
     def __init__(self, config: Any, seed: int) -> None:
         self.config = config

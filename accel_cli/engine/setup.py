@@ -54,8 +54,6 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     data = implementation("data", run.data)(run.data, run.train.seed)
     description = data.describe()
     run_steps = steps(run, description.train_samples)
-    augment = _augment(run, description)
-    loader = _loader(run, data, description, augment, work.micro_batches, strategy.data, decisions)
 
     # 3. the task that the target asks for
     if run.task.option == "auto":
@@ -131,7 +129,10 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     hooks += strategy.after_step
     hooks += precision.after_step(bare)
 
-    # 10. what user code draws while training is a rank's own, from here on
+    # 10. the batches, of data that is final now
+    loader = _loader(run, data, description, work.micro_batches, strategy.data, decisions)
+
+    # 11. what user code draws while training is a rank's own, from here on
     seed_everything(hardware, step_seed(run.train.seed, 0, strategy.data.rank))
 
     training = Training(
@@ -182,9 +183,7 @@ def _augment(run: Run, description: Any) -> Pipeline | None:
     return Pipeline(transforms, run.train.seed) if transforms else None
 
 
-def _loader(
-    run: Run, data: Any, description: Any, augment: Any, micro_batches: int, world: World, decisions: list[Decision]
-) -> Any:
+def _loader(run: Run, data: Any, description: Any, micro_batches: int, world: World, decisions: list[Decision]) -> Any:
     dataset = data.split("train")
     samples = description.train_samples
     if samples is not None and samples < 1:
@@ -195,6 +194,7 @@ def _loader(
         global_batch=run.train.global_batch,
         rank=world.rank,
         world_size=world.world_size,
+        views=data.views,
     )
     loader = implementation("loader", run.loader)(
         run.loader,
@@ -202,7 +202,7 @@ def _loader(
         description=description,
         order=order,
         micro_batches=micro_batches,
-        augment=augment,
+        augment=_augment(run, description),
         device=world.device,
         collate=data.collate,
         seed=run.train.seed,

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from accel_cli.description import DataDescription
 from accel_cli.errors import ConfigError, Problem
-from accel_cli.loader.finish import Augment, Finish
+from accel_cli.loader.finish import Finish
 from accel_cli.loader.order import Order
 from accel_cli.loader.read import Collate, Reader
 from accel_cli.loader.stream import RawBatch, Stream, is_stream
@@ -32,7 +33,7 @@ class Loader:
         description: DataDescription,
         order: Order,
         micro_batches: int,
-        augment: Augment | None,
+        augment: Any,
         device: torch.device,
         collate: Collate | None,
         seed: int,
@@ -45,29 +46,36 @@ class Loader:
         self.order = order
         self.micro_batches = micro_batches
         self.finish = Finish(description, device, augment)
+        self.keys = augment.keys if augment is not None else own_keys
         self.stream = Stream(dataset, order=order, collate=collate, seed=seed) if is_stream(dataset) else None
         self.reader = Reader(dataset, collate=collate, seed=seed)
 
     def batches(self, first_step: int, last_step: int) -> Iterator[list[Any]]:
         """For each of the steps first_step .. last_step - 1 the list of its micro-batches, on the device."""
         finish = self.finish
+        steps: Iterator[list[RawBatch]]
         if self.stream is not None:
             steps = self.stream.read(first_step, last_step, self.micro_batches)
         else:
             steps = self.read(first_step, last_step)
-        for raw_batches in steps:
-            yield [finish(*raw) for raw in raw_batches]
+        for step, raw_batches in enumerate(steps, start=first_step):
+            yield [finish(*raw, step) for raw in raw_batches]
 
     def read(self, first_step: int, last_step: int) -> Iterator[list[RawBatch]]:
         """The same as stored, on the CPU, each with the epochs and indices of its samples."""
-        reader, micro_batches = self.reader, self.micro_batches
+        reader, keys, micro_batches = self.reader, self.keys, self.micro_batches
         for step in range(first_step, last_step):
             epochs, indices = self.order.share(step)
             if micro_batches == 1:
-                yield [(reader(epochs, indices), epochs, indices)]
+                yield [(reader(*keys(epochs, indices)), epochs, indices)]
                 continue
             parts = zip(epochs.chunk(micro_batches), indices.chunk(micro_batches), strict=True)
-            yield [(reader(e, i), e, i) for e, i in parts]
+            yield [(reader(*keys(e, i)), e, i) for e, i in parts]
 
     def close(self) -> None:
         """End what reads ahead. Safe to call again."""
+
+
+def own_keys(epochs: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """What is read for a batch: its samples and no others."""
+    return epochs, indices

@@ -11,8 +11,6 @@ from torch import Tensor
 from accel_cli.description import DataDescription
 from accel_cli.errors import ConfigError, Problem
 
-Augment = Callable[[Tensor, Tensor, Tensor], Tensor]
-
 
 class Finish:
     """Move, convert, normalise and augment a batch; every loader and the evaluation end here.
@@ -22,7 +20,7 @@ class Finish:
     the user's own collate made, is moved to the device as it is.
     """
 
-    def __init__(self, description: DataDescription, device: torch.device, augment: Augment | None = None) -> None:
+    def __init__(self, description: DataDescription, device: torch.device, augment: Any = None) -> None:
         self.device = device
         self.augment = augment
         self._is_cuda = device.type == "cuda"
@@ -33,8 +31,11 @@ class Finish:
         )
         self._mean, self._std = self._buffers()
 
-    def __call__(self, batch: Any, epochs: Tensor, indices: Tensor) -> Any:
-        """``epochs`` and ``indices`` int64 [n] on the CPU name the samples: augmentation draws from them."""
+    def __call__(self, batch: Any, epochs: Tensor, indices: Tensor, step: int = 0) -> Any:
+        """``epochs`` and ``indices`` int64 [n] on the CPU name the samples: augmentation draws from them.
+
+        ``batch`` is what was read for ``augment.keys(epochs, indices)``; sizes that grow follow ``step``.
+        """
         if not is_pair(batch):
             if self.augment is not None:
                 why = f"changes (inputs, targets); the batches of this data are {type(batch).__name__}"
@@ -43,10 +44,10 @@ class Finish:
         inputs, targets = self._move(batch[0]), map_tensors(self._move, batch[1])
         if self._inputs is not None:
             inputs = self._inputs(inputs)
-        if self.augment is not None:
-            inputs = self.augment(inputs, epochs, indices)
         if self._targets is not None and isinstance(targets, Tensor):
             targets = self._targets(targets)
+        if self.augment is not None:
+            inputs, targets = self.augment(inputs, targets, epochs, indices, step)
         return inputs, targets
 
     def _move(self, tensor: Tensor) -> Tensor:

@@ -24,8 +24,19 @@ class Order:
     world size, and a run resumes from the step alone.
     """
 
-    def __init__(self, seed: int, samples: int | None, global_batch: int, rank: int = 0, world_size: int = 1) -> None:
-        """``samples`` is None for a stream, which has places in the batch but no order of its own."""
+    def __init__(
+        self,
+        seed: int,
+        samples: int | None,
+        global_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        views: int | None = None,
+    ) -> None:
+        """``samples`` is None for a stream, which has places in the batch but no order of its own.
+
+        ``views``: the draws of a sample repeat after this many epochs, as what is cached of it does.
+        """
         if samples is not None and samples < 1:
             raise ConfigError(Problem("data", "the training split holds no samples", "check data.root"))
         if global_batch % world_size:
@@ -39,6 +50,7 @@ class Order:
         self.rank = rank
         self.world_size = world_size
         self.batch = global_batch // world_size
+        self.views = views
         # Two: a batch may straddle the border of epochs.
         self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
         self._epochs = lru_cache(maxsize=4)(self._repeat)
@@ -65,6 +77,5 @@ class Order:
         generator = torch.Generator().manual_seed(key(self.seed, epoch))
         return torch.randperm(self.samples or 0, generator=generator)
 
-    @staticmethod
-    def _repeat(epoch: int, count: int) -> Tensor:
-        return torch.full((count,), epoch, dtype=torch.int64)
+    def _repeat(self, epoch: int, count: int) -> Tensor:
+        return torch.full((count,), epoch % self.views if self.views else epoch, dtype=torch.int64)

@@ -17,7 +17,8 @@ Collate = Callable[[list[Any]], Any]
 class Reader:
     """Callable (epochs [n], indices [n]) -> a raw batch on the CPU.
 
-    An array data set (one with ``batch``) is gathered at once. Any other is read sample by sample, each after seeding
+    An array data set (one with ``batch``) is gathered at once; one that differs by epoch says ``by_epoch`` and is asked
+    for ``batch(indices, epochs)``. Any other is read sample by sample, each after seeding
     random, numpy and torch from (seed, epoch, index): its draws are the sample's own, in whatever process.
     """
 
@@ -26,10 +27,11 @@ class Reader:
         self.seed = seed
         self.collate = collate or default_collate
         self.is_array = collate is None and has_batch(dataset)
+        self._by_epoch = getattr(dataset, "by_epoch", False)
 
     def __call__(self, epochs: Tensor, indices: Tensor) -> Any:
         if self.is_array:
-            return self.dataset.batch(indices)
+            return self.dataset.batch(indices, epochs) if self._by_epoch else self.dataset.batch(indices)
         with restored():
             return self.collate(self.items(epochs.tolist(), indices.tolist()))
 

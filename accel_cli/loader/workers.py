@@ -66,7 +66,7 @@ class Workers(Loader):
             # Its own generator: the DataLoader draws a seed, which would otherwise move the run's random state.
             self._loader = DataLoader(
                 WorkerView(self.reader),
-                batch_sampler=MicroBatches(self.order, self.micro_batches),
+                batch_sampler=MicroBatches(self.order, self.micro_batches, self.keys),
                 num_workers=self.workers,
                 collate_fn=_as_is,
                 prefetch_factor=self.config.prefetch,
@@ -126,8 +126,9 @@ class Workers(Loader):
 class MicroBatches(Sampler[Any]):
     """Hands the keys of one micro-batch after another to the workers, and remembers them for finishing."""
 
-    def __init__(self, order: Order, micro_batches: int) -> None:
+    def __init__(self, order: Order, micro_batches: int, keys: Any) -> None:
         self.order = order
+        self.keys = keys
         self.micro_batches = micro_batches
         self.steps = range(0)
         self.issued: deque[tuple[Tensor, Tensor]] = deque()
@@ -142,7 +143,7 @@ class MicroBatches(Sampler[Any]):
             for part in zip(epochs.chunk(self.micro_batches), indices.chunk(self.micro_batches), strict=True):
                 self.issued.append(part)
                 # Arrays: a queue would send each tensor as a file descriptor.
-                yield tuple(keys.numpy() for keys in part)
+                yield tuple(keys.numpy() for keys in self.keys(*part))
 
 
 class WorkerView(Dataset[Any]):
