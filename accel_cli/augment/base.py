@@ -61,7 +61,7 @@ class Pipeline:
         return epochs, indices
 
     def __call__(self, inputs: Tensor, targets: Any, epochs: Tensor, indices: Tensor, step: int) -> tuple[Tensor, Any]:
-        """(inputs, targets) of the samples that ``epochs`` and ``indices``, int64 [n], name, from what ``keys`` read."""
+        """(inputs, targets) of the samples that are named, int64 [n], from what was read for ``keys``."""
         if not self.transforms:
             return inputs, targets
         draws = Draws(self.seed, epochs, indices)
