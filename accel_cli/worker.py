@@ -40,6 +40,7 @@ from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.events import Events
 from accel_cli.engine.finish import summarize
 from accel_cli.engine.folder import once_a_node
+from accel_cli.engine.garbage import kept_out_of_steps
 from accel_cli.engine.loop import Progress, train
 from accel_cli.engine.metrics import Metrics
 from accel_cli.engine.profile import Profile
@@ -47,6 +48,7 @@ from accel_cli.engine.settle import settle
 from accel_cli.engine.stop import REGROUP, Stop
 from accel_cli.engine.traffic import Traffic
 from accel_cli.engine.training import Training
+from accel_cli.errors import AccelError
 from accel_cli.world import World, leave, ranks_from_environment
 
 
@@ -226,7 +228,8 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
     metrics.start(seconds)
     events.emit("start", step=training.step, steps=training.steps)
     try:
-        status = train(training, metrics, checkpoints, stop, progress, events, traffic)
+        with kept_out_of_steps():
+            status = train(training, metrics, checkpoints, stop, progress, events, traffic)
         result = summarize(training, metrics, progress, status, stop, traffic)
         if world.is_first:
             result.update(
@@ -247,6 +250,8 @@ def _train(training: Training, request: Request, events: Events, prepare_seconds
         world.barrier()
     finally:
         stop.close()
+        with contextlib.suppress(AccelError):  # a save that failed again is not what ended the run
+            checkpoints.finish()
         if profile is not None:
             profile.close()
         metrics.close()

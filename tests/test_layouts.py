@@ -56,7 +56,9 @@ def read_and_write(folder: str) -> None:
     training, _ = setup.build(run, hardware, world, print)
     saved, _ = checkpoint_files.newest(path)
     state = checkpoint.restore(training, saved)
-    checkpoint.Checkpoints(training, path / "again", "again").save(state)
+    checkpoints = checkpoint.Checkpoints(training, path / "again", "again")
+    checkpoints.save(state)
+    checkpoints.finish()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Checkpoints: what is saved when, what is kept, and that a resumed run equals one that never stopped.
 
+Training stands still while its state is copied; a thread writes the copy while training goes on.
+
 checkpoints/step-00000100/   see checkpoint_files
 checkpoints/latest           a link, moved only once its target is whole on the disk
 checkpoints/best             the same, by the task's metric on validation
@@ -7,10 +9,12 @@ checkpoints/best             the same, by the task's metric on validation
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,8 +34,16 @@ from accel_cli.errors import ResourceError
 MOST_FAILED_SAVES = 3
 
 
+class Outcome(NamedTuple):
+    """How a save ended."""
+
+    step: int
+    warning: str | None
+    """Why nothing was saved; training goes on, and the older checkpoints stand."""
+
+
 class Checkpoints:
-    """The checkpoints of one run folder. ``save`` is a collective; only rank 0 writes."""
+    """The checkpoints of one run folder. ``save`` is a collective; only rank 0 writes, one checkpoint at a time."""
 
     def __init__(self, training: Training, folder: Path, run_id: str) -> None:
         self.t = training
@@ -41,13 +53,15 @@ class Checkpoints:
         """Validation metric of the steps that have been both evaluated and saved."""
         self.failed_saves = 0
         self.last_saved: int | None = None
+        self._writer = ThreadPoolExecutor(1, "accel-checkpoint")
+        self._writing: Future[Outcome] | None = None
 
-    def save(self, extra: dict[str, Any], value: float | None = None) -> str | None:
+    def save(self, extra: dict[str, Any], value: float | None = None) -> list[Outcome]:
         """Save the state after the current step; ``value`` is the task's metric at that step, if it was evaluated.
 
-        Returns a warning where nothing could be saved: training goes on, the older checkpoints stand, and only the
-        third failure in a row raises ResourceError.
+        Returns how the save before it ended, which this one waits for. The third failure in a row raises ResourceError.
         """
+        before = self.finish()
         t = self.t
         moments, own_values = optimizer_tensors(t.optimizer, t.bare)
         gathered = t.world.gather((generator_state(), own_values))
@@ -60,9 +74,9 @@ class Checkpoints:
         tensors |= checkpoint_replicas.collect(t)
         self.last_saved = t.step
         if not t.world.is_first:
-            return None
-        if not all(torch.isfinite(x).all() for x in tensors["model"].values() if x.is_floating_point()):
-            return f"step {t.step} was not saved: the weights hold nan or inf"
+            return before
+        if not _is_finite(tensors["model"]):
+            return [*before, Outcome(t.step, f"step {t.step} was not saved: the weights hold nan or inf")]
         scores = self.best if value is None else {**self.best, t.step: value}
         kept = self._kept(scores)
         best = {step: score for step, score in scores.items() if step in kept}
@@ -87,16 +101,34 @@ class Checkpoints:
             "threads": torch.get_num_threads(),
             "description": t.description.to_dict(),
         }
+        held = {name: part for name, part in tensors.items() if part}
+        self._writing = self._writer.submit(self._write, t.step, held, json.dumps(state), manifest, best, kept)
+        return before
+
+    def finish(self) -> list[Outcome]:
+        """Wait for what is being written; how it ended, [] where nothing was."""
+        writing, self._writing = self._writing, None
+        return [] if writing is None else [writing.result()]
+
+    def _write(
+        self,
+        step: int,
+        tensors: dict[str, dict[str, torch.Tensor]],
+        state: str,
+        manifest: dict[str, Any],
+        best: dict[int, float],
+        kept: set[int],
+    ) -> Outcome:
         try:
-            write(self.folder, t.step, {name: held for name, held in tensors.items() if held}, state, manifest)
-            self._link("latest", t.step)
+            write(self.folder, step, tensors, state, manifest)
+            self._link("latest", step)
             if best:
                 self._link("best", self._ranked(best)[0])
         except OSError as error:
-            return self._failed(error)
+            return Outcome(step, self._failed(step, error))
         self.best, self.failed_saves = best, 0
         self._delete_all_but(kept)
-        return None
+        return Outcome(step, None)
 
     def _average(self) -> dict[str, torch.Tensor]:
         t = self.t
@@ -106,9 +138,9 @@ class Checkpoints:
             averages: dict[str, torch.Tensor] = t.strategy.gather(t.bare.state_dict())
         return averages
 
-    def _failed(self, error: OSError) -> str:
+    def _failed(self, step: int, error: OSError) -> str:
         self.failed_saves += 1
-        why = f"step {self.t.step} was not saved: {error.strerror or error}"
+        why = f"step {step} was not saved: {error.strerror or error}"
         if self.failed_saves >= MOST_FAILED_SAVES:
             free = shutil.disk_usage(self.folder.parent).free
             raise ResourceError(
@@ -144,6 +176,11 @@ class Checkpoints:
             shutil.rmtree(doomed, ignore_errors=True)
         for leftover in self.folder.glob(".step-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_finite(tensors: dict[str, torch.Tensor]) -> bool:
+    norms = torch._foreach_norm([x for x in tensors.values() if x.is_floating_point()], float("inf"))
+    return bool(torch.stack([norm.double() for norm in norms]).isfinite().all()) if norms else True
 
 
 def restore(training: Training, saved: Saved) -> dict[str, Any]:

@@ -13,17 +13,28 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from accel_cli.errors import CheckpointError
 
 FORMAT_VERSION = 1
+PIECE = 1 << 22
+"""Bytes hashed and then written while they are still in the processor's cache."""
+NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.bool: "BOOL",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint64: "U64", torch.uint32: "U32", torch.uint16: "U16", torch.uint8: "U8",
+}  # fmt: skip
+"""What safetensors calls them."""
 
 
 @dataclass(frozen=True)
@@ -68,23 +79,18 @@ def write(
     folder: Path,
     step: int,
     tensors: dict[str, dict[str, torch.Tensor]],
-    state: dict[str, Any],
+    state: str,
     manifest: dict[str, Any],
 ) -> Path:
-    """Write one checkpoint, all or nothing. Raises OSError, having removed what it began."""
+    """Write one checkpoint, all or nothing; ``state`` is JSON. Raises OSError, having removed what it began."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{folder_name(step)}-{uuid.uuid4().hex}"
     partial.mkdir()
+    files: dict[str, dict[str, Any]] = {}
     try:
         for name, held in tensors.items():
-            try:
-                save_file(held, partial / f"{name}.safetensors")
-            except SafetensorError as error:
-                raise OSError(None, str(error)) from None
-        (partial / "state.json").write_text(json.dumps(state))
-        files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in sorted(partial.iterdir())
-        }
+            files[f"{name}.safetensors"] = write_tensors(partial / f"{name}.safetensors", held)
+        files["state.json"] = write_hashed(partial / "state.json", [state.encode()])
         (partial / "manifest.json").write_text(json.dumps({**manifest, "files": files}, indent=1))
         for path in partial.iterdir():
             flush(path)
@@ -98,6 +104,40 @@ def write(
     except OSError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Write a safetensors file of contiguous tensors on the host; returns what a manifest says of it.
+
+    The library's own ``save_file`` copies every tensor under Python's lock, in which training would stand still, and
+    the file would be read again for its hash. The format: https://github.com/huggingface/safetensors#format.
+    """
+    # The widest first: every tensor is then aligned.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    header, end = {}, 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    blocks = (tensor.reshape(-1).view(torch.uint8).numpy().data for _, tensor in ordered if tensor.numel())
+    return write_hashed(path, chain([len(text).to_bytes(8, "little"), text], blocks))
+
+
+def write_hashed(path: Path, blocks: Iterable[bytes | memoryview]) -> dict[str, Any]:
+    """Write blocks behind each other, hashing them as they pass: neither holds Python's lock over a large one."""
+    sha256, size = hashlib.sha256(), 0
+    with path.open("wb", buffering=0) as file:
+        for block in blocks:
+            left = memoryview(block)
+            size += left.nbytes
+            while left.nbytes:
+                piece = left[:PIECE]
+                sha256.update(piece)
+                while piece.nbytes:
+                    piece = piece[file.write(piece) :]
+                left = left[PIECE:]
+    return {"bytes": size, "sha256": sha256.hexdigest()}
 
 
 def flush(path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from accel_cli.engine.checkpoint import Checkpoints
+from accel_cli.engine.checkpoint import Checkpoints, Outcome
 from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.events import Events
+from accel_cli.engine.garbage import collect
 from accel_cli.engine.metrics import Metrics
 from accel_cli.engine.step import train_step
 from accel_cli.engine.stop import TIME_BUDGET, Stop
@@ -67,6 +68,7 @@ def train(
             status = ended or status
         if saves or evaluates and ended:
             save(t, checkpoints, metrics, progress, events)
+        collect(t.step, everything=evaluates or saves)
         if evaluates or saves:
             metrics.pause()
         if evaluates and ended:
@@ -77,6 +79,8 @@ def train(
         validate(t, metrics, progress)
     if checkpoints.last_saved != t.step:
         save(t, checkpoints, metrics, progress, events)
+    tell(checkpoints.finish(), events)
+    t.clock.mark("checkpoint")
     return status
 
 
@@ -111,9 +115,13 @@ def validate(t: Training, metrics: Metrics, progress: Progress) -> str | None:
 
 def save(t: Training, checkpoints: Checkpoints, metrics: Metrics, progress: Progress, events: Events) -> None:
     value = progress.latest.get(f"validation_{t.task.metric}") if progress.evaluated_step == t.step else None
-    warning = checkpoints.save({"seconds": metrics.seconds, **progress.state()}, value)
-    if warning:
-        events.emit("warning", text=warning)
-    else:
-        events.emit("checkpoint", step=t.step)
+    tell(checkpoints.save({"seconds": metrics.seconds, **progress.state()}, value), events)
     t.clock.mark("checkpoint")
+
+
+def tell(outcomes: list[Outcome], events: Events) -> None:
+    for step, warning in outcomes:
+        if warning:
+            events.emit("warning", text=warning)
+        else:
+            events.emit("checkpoint", step=step)

@@ -24,6 +24,7 @@ from accel_cli.errors import ConfigError, Problem
 from accel_cli.loader.evaluation import evaluation_batches
 from accel_cli.loader.order import Order
 from accel_cli.optimizer.base import supports_found_inf
+from accel_cli.optimizer.eager import eager
 from accel_cli.optimizer.groups import parameter_groups
 from accel_cli.optimizer.patterns import freeze
 from accel_cli.task.base import resolve
@@ -114,7 +115,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
 
     # 8. the optimizer, after everything that replaces parameters
     groups = parameter_groups(bare, run.optimizer, rates)
-    optimizer = implementation("optimizer", run.optimizer)(run.optimizer, groups, world.device)
+    optimizer = eager(lambda: implementation("optimizer", run.optimizer)(run.optimizer, groups, world.device))
     schedule = implementation("schedule", run.schedule)(run.schedule)
     schedule.check(optimizer.param_groups)
     stopping = implementation("stopping", run.stopping)(run.stopping, task.metric, task.mode)
@@ -158,7 +159,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
         bare=bare,
         average=average,
         optimizer=optimizer,
-        fused=supports_found_inf(optimizer),
+        fused=not hardware.is_host and supports_found_inf(optimizer),
         learning_rate=learning_rate(run),
         parameters=[p for p in bare.parameters() if p.requires_grad],
         frozen=frozen,

@@ -6,6 +6,8 @@ front, and its ranks die with it.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import logging
 import os
@@ -16,7 +18,6 @@ from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
-import torch._dynamo  # noqa: F401 - a process's first optimizer imports it: 2 s, here once for all ranks
 from torch.distributed import Store
 
 from accel_cli.config import factory, parts, preload
@@ -47,15 +48,24 @@ def main() -> None:
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
     for noisy in ("torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    gc.freeze()  # what torch brought is walked by no rank's collector, whose marks would copy its pages
     import_seconds = round(time.time() - float(sys.argv[2]), 3)
     for line in chain(waiting, sys.stdin):
         message = json.loads(line)
+        if compiles(message):
+            importlib.import_module("torch._dynamo")  # 2 s, here once for all ranks
         wanted = message["settings"]["hardware"]["allocator"]
         wanted = wanted if wanted in preload.ALLOCATORS else ""
         if wanted != preloaded and message["request"]["mode"] == "train":
             start_again(wanted, line, descriptor)
         request = Request(**{**message["request"], "import_seconds": import_seconds})
         say(descriptor, "ended", **run(request, message, descriptor))
+
+
+def compiles(message: dict[str, Any]) -> bool:
+    """Whether ranks will import torch's compiler: to compile, or because the wrappers of several ranks ask it things."""
+    settings = message["settings"]
+    return message["processes"] > 1 or message["here"] is not None or settings["compile"]["option"] != "none"
 
 
 def start_again(allocator: str, line: str, descriptor: int) -> None:

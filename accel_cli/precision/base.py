@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -28,15 +29,18 @@ class Scaler:
     def step(self, optimizer: Optimizer, norm: torch.Tensor, *, fused: bool) -> torch.Tensor:
         """Update the weights if ``norm`` is finite. Returns 1.0 where the update was skipped, else 0.0, on the device.
 
-        A fused optimizer reads the verdict on the device (``found_inf``); any other costs one host synchronisation.
+        A fused optimizer reads the verdict on the device (``found_inf``); any other costs one host synchronisation,
+        which costs nothing where the device is the host.
         """
-        found_inf = (norm.float() * 0.0).nan_to_num_(nan=1.0)  # finite x 0 is 0, anything else is nan
         if fused:
+            found_inf = (norm.float() * 0.0).nan_to_num_(nan=1.0)  # finite x 0 is 0, anything else is nan
             optimizer.found_inf = found_inf  # type: ignore[attr-defined]
             optimizer.step()
-        elif not found_inf.item():
+            return found_inf
+        is_finite = math.isfinite(norm)
+        if is_finite:
             optimizer.step()
-        return found_inf
+        return norm.new_full((), float(not is_finite), dtype=torch.float32)
 
     def update(self) -> None:
         """Grow or shrink the scale."""

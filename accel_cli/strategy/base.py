@@ -75,7 +75,7 @@ class Strategy:
                 with training.precision.autocast():
                     loss = self.loss(task, model, batch).float()
                 clock.mark("forward")
-                loss.backward(gradient)
+                backward(loss, gradient)
                 clock.mark("backward")
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
@@ -165,9 +165,25 @@ class Strategy:
         return 0.0
 
 
+def backward(loss: Tensor, gradient: Tensor) -> None:
+    """``loss.backward(gradient)``, of a plain 0-dim loss.
+
+    ``Tensor.backward`` compares the two shapes by way of sympy, whose import takes 0.6 s of the first step, and 7
+    microseconds of each; Megatron-LM's ``custom_backward`` calls the engine in the same way.
+    """
+    if type(loss) is not Tensor:
+        loss.backward(gradient)
+        return
+    torch.autograd.Variable._execution_engine.run_backward(  # type: ignore[attr-defined]
+        (loss,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True
+    )
+
+
 @torch.no_grad()
 def squares(gradients: list[Tensor], device: torch.device) -> Tensor:
     """The sum of the squares of all elements of all tensors, wherever they are, 0-dim on ``device``, fp32 or wider."""
+    if gradients and all(type(g) is Tensor and g.is_cpu and g.dtype is torch.float32 for g in gradients):
+        return _host_squares(gradients).to(device)
     total: Tensor | None = None
     for place, there in by_device(gradients).items():
         if place.type == "cpu":  # a call for each tensor would cost more than a copy of the small ones
@@ -180,6 +196,24 @@ def squares(gradients: list[Tensor], device: torch.device) -> Tensor:
         own = norms.dot(norms).to(device)
         total = own if total is None else total + own
     return torch.zeros((), device=device) if total is None else total
+
+
+def _host_squares(gradients: list[Tensor]) -> Tensor:
+    """The same of plain fp32 tensors on the host: a product with itself takes half the time of torch's norm."""
+    small = [gradient for gradient in gradients if gradient.numel() <= SMALL]
+    vectors = [_flatten_dense_tensors(small)] if small else []
+    vectors += [_in_memory_order(gradient) for gradient in gradients if gradient.numel() > SMALL]
+    total = vectors[0].dot(vectors[0])
+    for vector in vectors[1:]:
+        total += vector.dot(vector)
+    return total
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """All elements, one after another; filters in channels_last need no copy for it."""
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor.as_strided((tensor.numel(),), (1,))
+    return tensor.reshape(-1)
 
 
 @torch.no_grad()

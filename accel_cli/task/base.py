@@ -73,7 +73,9 @@ class Task:
     def forward(self, model: nn.Module, batch: Any) -> Tensor:
         """The model's output for the inputs of a batch; of an object or dict with logits, those."""
         inputs, _ = split(batch)
-        output = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+        output = model(inputs) if type(inputs) is Tensor or not isinstance(inputs, Mapping) else model(**inputs)
+        if type(output) is Tensor:
+            return output
         if isinstance(output, Mapping) and "logits" in output:
             return output["logits"]
         return getattr(output, "logits", output)

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import torch
 from ranks import Ranks, records, run_ranks, train_here, train_ranks, write_run
+from safetensors.torch import load_file
 
-from accel_cli.engine.checkpoint_files import digest, newest, verify, write
+from accel_cli.engine.checkpoint_files import NAMES, PIECE, digest, newest, verify, write, write_tensors
 from accel_cli.errors import CheckpointError
 
 RUN = [
@@ -140,7 +141,7 @@ MANIFEST = {"step": 1, "format_version": 1, "text": "x" * 4_000_000}
 def write_limited(folder: str, most_bytes: int) -> str:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     try:
-        write(Path(folder), 1, TENSORS, STATE, MANIFEST)
+        write(Path(folder), 1, TENSORS, json.dumps(STATE), MANIFEST)
     except OSError as error:
         return type(error).__name__
     return ""
@@ -148,7 +149,7 @@ def write_limited(folder: str, most_bytes: int) -> str:
 
 @pytest.mark.parametrize("most_bytes", [1_000, 10_000, 100_000, 1_000_000])
 def test_a_save_that_fails_at_any_file_leaves_the_old_one(tmp_path: Path, most_bytes: int) -> None:
-    write(tmp_path, 1, TENSORS, STATE, MANIFEST)
+    write(tmp_path, 1, TENSORS, json.dumps(STATE), MANIFEST)
     before = sorted(tmp_path.iterdir())
     assert run_ranks(write_limited, 1, str(tmp_path), most_bytes) == ["OSError"]
     assert sorted(tmp_path.iterdir()) == before
@@ -157,7 +158,7 @@ def test_a_save_that_fails_at_any_file_leaves_the_old_one(tmp_path: Path, most_b
 
 def write_forever(folder: str) -> None:
     for step in range(1, 100_000):
-        write(Path(folder), step, TENSORS, {"step": step}, {"step": step, "format_version": 1})
+        write(Path(folder), step, TENSORS, json.dumps({"step": step}), {"step": step, "format_version": 1})
 
 
 def test_killed_while_saving(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_full_disk_is_a_warning_twice_and_the_end_the_third_time(tmp_path: Pat
     assert failure["type"] == "ResourceError"
     assert failure["message"].startswith("step 3 was not saved: ")
     assert "3 times in a row" in failure["message"]
-    assert [r["step"] for r in records(folder, "train")] == [1, 2, 3]
+    assert [r["step"] for r in records(folder, "train")] == [1, 2, 3, 4], "training goes on while one is being written"
     assert list((folder / "checkpoints").iterdir()) == []
 
 
@@ -210,3 +211,18 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
     for path in (tmp_path / "checkpoints").glob("step-*"):
         weights = verify(path).tensors("model")
         assert all(bool(torch.isfinite(value).all()) for value in weights.values())
+
+
+def test_what_is_written_the_library_reads(tmp_path: Path) -> None:
+    tensors = {str(dtype): torch.arange(5).to(dtype) for dtype in NAMES}
+    tensors |= {"none": torch.zeros(0, 3), "number": torch.tensor(2.5), "large": torch.randn(3, PIECE // 8 + 1)}
+    facts = write_tensors(tmp_path / "all.safetensors", tensors)
+    found = load_file(tmp_path / "all.safetensors")
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert (found[name].shape, found[name].dtype) == (tensor.shape, tensor.dtype)
+        assert torch.equal(found[name].reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8))
+    assert facts == {
+        "bytes": (tmp_path / "all.safetensors").stat().st_size,
+        "sha256": digest(tmp_path / "all.safetensors"),
+    }

@@ -86,7 +86,9 @@ def differences(folders: dict[str, str]) -> dict[str, list[str]]:
         step_to(straight, SAVED)
         evaluate(straight, "validation")  # must leave no trace
         live = everything(straight)
-        Checkpoints(straight, Path(folder), name).save({})
+        checkpoints = Checkpoints(straight, Path(folder), name)
+        checkpoints.save({})
+        checkpoints.finish()
         assert all(torch.equal(value, live[key]) for key, value in everything(straight).items())
         straight.world.barrier()
         step_to(straight, STEPS)

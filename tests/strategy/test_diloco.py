@@ -150,7 +150,9 @@ def test_a_run_resumed_within_a_round_repeats_bit_for_bit(tmp_path: Path, name: 
 def saved_at_once(folder: str) -> torch.Tensor:
     """The outer weights after a step from a checkpoint that was saved before the first one."""
     t = build_here(folder)
-    Checkpoints(t, Path(folder), "a run").save({})
+    checkpoints = Checkpoints(t, Path(folder), "a run")
+    checkpoints.save({})
+    checkpoints.finish()
     t.world.barrier()
     restore(t, newest(Path(folder))[0])
     before = flat(t.parameters)

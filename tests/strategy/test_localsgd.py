@@ -118,7 +118,9 @@ def averaged(folder: str) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]
         own = weights(t)
         with t.strategy.evaluating(t.bare):
             inside = weights(t)
-    Checkpoints(t, Path(folder), "a run").save({})
+    checkpoints = Checkpoints(t, Path(folder), "a run")
+    checkpoints.save({})
+    checkpoints.finish()
     return own, inside, evaluate(t, "validation")
 
 
@@ -200,7 +202,9 @@ def scale(folder: str) -> float:
     t = build_here(folder)
     train_step(t, next(t.loader.batches(0, 1)))
     t.scaler.load({"scale": 2.0**t.world.rank, "quiet": 0})
-    Checkpoints(t, Path(folder), "a run").save({})
+    checkpoints = Checkpoints(t, Path(folder), "a run")
+    checkpoints.save({})
+    checkpoints.finish()
     t.world.barrier()
     t.scaler.load({"scale": 64.0, "quiet": 0})
     restore(t, newest(Path(folder))[0])
