@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from accel_cli.engine.step import StepReport, train_step
 from accel_cli.engine.training import Training
@@ -51,10 +50,10 @@ class Traffic:
 
     def step(self, training: Training, batches: Sequence[Any]) -> StepReport:
         """The same step, watched."""
-        counter = FlopCounterMode(display=False) if self._peak is not None else nullcontext()
+        counter = training.hardware.operation_counter() if self._peak is not None else nullcontext()
         with _Collectives() as seen, _timed_waits() as waits, counter:
             report = train_step(training, batches)
-        if isinstance(counter, FlopCounterMode):
+        if self._peak is not None:
             self._operations.append(counter.get_total_flops())
         self._bytes.append(seen.bytes)
         self._waits.append(sum(waits) + seen.seconds)

@@ -91,6 +91,13 @@ class Hardware:
         """The device's peak of dense matrix products, operations per second; None where it is not known."""
         return None
 
+    def operation_counter(self) -> Any:
+        """A context that has ``get_total_flops`` of what ran in it; asked for only where the peak is known.
+
+        Here and not in the engine: what counts imports triton, which runs on the processor can do without.
+        """
+        raise NotImplementedError
+
     def _limit_memory(self) -> None:
         """Let an allocation beyond the limit fail, where the kernel would end the process without a word.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity
+from torch.utils.flop_counter import FlopCounterMode
 
 from accel_cli.hardware import peaks
 from accel_cli.hardware.base import Hardware, read_behind
@@ -44,6 +45,9 @@ class CUDA(Hardware):
 
     def peak_memory(self) -> int | None:
         return torch.cuda.max_memory_allocated()
+
+    def operation_counter(self) -> FlopCounterMode:
+        return FlopCounterMode(display=False)
 
     def peak_flops(self, dtype: torch.dtype) -> float | None:
         tf32 = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"

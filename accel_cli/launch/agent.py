@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def compiles(message: dict[str, Any]) -> bool:
-    """Whether ranks will import torch's compiler: to compile, or because the wrappers of several ranks ask it things."""
+    """Whether ranks will import torch's compiler: to compile, or because wrappers of several ranks ask it things."""
     settings = message["settings"]
     return message["processes"] > 1 or message["here"] is not None or settings["compile"]["option"] != "none"
 

@@ -16,8 +16,8 @@ COMPILER = "torch._dynamo"
 def eager(build: Callable[[], Optimizer]) -> Optimizer:
     """The optimizer that ``build`` makes; where no compiler was imported, its step is the function as it was written.
 
-    ``Optimizer.add_param_group`` and every ``step`` of torch import the compiler, to tell it not to look at them. What a
-    run compiles with is imported before its optimizer is built, and then they stay as they are.
+    ``Optimizer.add_param_group`` and every ``step`` of torch import the compiler, to tell it not to look at them. A run
+    that compiles has imported it before its optimizer is built: then they stay as they are.
     """
     if COMPILER in sys.modules:
         return build()
@@ -28,5 +28,5 @@ def eager(build: Callable[[], Optimizer]) -> Optimizer:
     optimizer = build()
     for part in getattr(optimizer, "parts", (optimizer,)):
         if type(part).__module__.startswith("torch.optim."):
-            part.step = MethodType(torch.no_grad()(inspect.unwrap(type(part).step)), part)
+            part.step = MethodType(torch.no_grad()(inspect.unwrap(type(part).step)), part)  # type: ignore[method-assign]
     return optimizer

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from ranks import train_here
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from accel_cli.config.schema import hardware as schema
 from accel_cli.config.schema.base import Entry
@@ -53,6 +54,9 @@ class StandIn(Hardware):
     def peak_memory(self) -> int | None:
         self.calls.append("peak_memory")
         return PEAK
+
+    def operation_counter(self):
+        return FlopCounterMode(display=False)
 
     def peak_flops(self, dtype: torch.dtype) -> float | None:
         return PEAK_FLOPS if dtype == torch.float32 else None
