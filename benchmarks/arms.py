@@ -25,7 +25,7 @@ HARNESS = "BENCHMARK_HARNESS"
 """Variable with the process id of whoever started the arms: what is below it, and above an arm, is the arm's tree."""
 TICKS = os.sysconf("SC_CLK_TCK")
 EQUAL_WAITING = True
-"""Whether all arms' OpenMP threads wait as accel's do (accel_cli/launch/local.py); left to themselves they spin longer."""
+"""Whether all arms' OpenMP threads wait as accel's do (accel_cli/launch/local.py); by themselves they spin longer."""
 ACCEL = [sys.executable, "-m", "accel_cli"]
 Sample = dict[str, Any]
 FEWEST = 5

@@ -78,8 +78,9 @@ def measure(given: argparse.Namespace, folder: Path, noise: arms.Noise) -> None:
     )
     for name in ("accel", "hand"):
         shown = {arm: samples for arm, samples in found.items() if arm.startswith(name)}
-        if name in shown:
-            lines = arms.rows(shown, name, unit=1e3 / facts["steps"], unit_name="ms/step", facts=equal)
+        if shown:
+            reference = name if name in shown else next(iter(shown))
+            lines = arms.rows(shown, reference, unit=1e3 / facts["steps"], unit_name="ms/step", facts=equal)
             arms.show(title, lines)
     verdicts = arms.judge(found, "accel saving", "accel", "accel again", LIMIT)
     if "hand" in found and "hand saving" in found:

@@ -12,7 +12,8 @@ CPU seconds of the first part are those of all processes of a command up to the 
 it does afterwards is not in them. Bytecode is compiled beforehand, and the files are in the page cache: each arm runs
 once untimed. accel's step is seen by a plugin that holds the net: its import is in accel's time.
 
-Of two ranks each has half of the cores' threads, whoever starts them.
+accelerate 2 is under torchrun: `accelerate launch` needs mpirun for two CPU processes. Of two ranks each has half of
+the cores' threads, whoever starts them.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def turns(
 ) -> dict[str, list[Sample]]:
     """Each once untimed, then in turns. A name of --arm that belongs to the other half is none here."""
     wanted = [name for name in given.arm or known if name in known] or [reference]
-    working = arms.that_work(arms.chosen(known, wanted), known, missing)
+    tried = known if given.rounds > 1 else [name for name, peer in FIRST.items() if peer]
+    working = arms.that_work(arms.chosen(known, wanted), tried, missing)
     if reference not in working and not working:
         raise SystemExit("; ".join(f"{name}: {why}" for name, why in missing.items()))
     return interleave(working, given.rounds, arms.say)
@@ -111,7 +113,9 @@ def first(given: argparse.Namespace, folder: Path, missing: dict[str, str]) -> d
             return [python, *TORCHRUN, "--nproc-per-node", "2", SCRIPT, "ddp", place]
         if name.startswith("lightning"):
             return [python, SCRIPT, "lightning", place, ranks]
-        if name.startswith("accelerate"):
+        if name == "accelerate 2":  # its own launcher starts several CPU processes by mpirun only
+            return [python, *TORCHRUN, "--nproc-per-node", "2", SCRIPT, "accelerate", place]
+        if name == "accelerate":
             several = ["--num_processes", ranks, "--num_machines", "1"]
             plain = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
             start = ["-m", "accelerate.commands.accelerate_cli", "launch", "--cpu", *several, *plain]

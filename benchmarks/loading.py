@@ -233,7 +233,10 @@ def cache(given: argparse.Namespace, place: Path, root: Path, kept: dict[str, An
         return by_arm(sys.executable, "build", common, place, given.threads)
 
     decode = partial(by_arm, sys.executable, "decode", {"root": str(root)}, place, given.threads)
-    found = interleave({"build": build, "ImageFolder": decode, "ImageFolder again": decode}, given.rounds, arms.say)
+    turns = {"build": build, "ImageFolder": decode}
+    if given.rounds > 1:  # one round has no floor
+        turns["ImageFolder again"] = decode
+    found = interleave(turns, given.rounds, arms.say)
     whole = sum(1 for _ in root.rglob("*.jpg"))
     for name, samples in found.items():
         for sample in samples:
