@@ -16,6 +16,7 @@ import argparse
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def measure(given: argparse.Namespace, folder: Path, noise: arms.Noise) -> None:
         found = by_other("hand", sys.executable, folder / place, given.threads)
         return found | {"blocked": sum(found.get("blocked", []))}
 
-    turns = {
+    turns: dict[str, Callable[[], Sample]] = {
         "accel": partial(accel, "none", 10_000_000),
         "accel saving": partial(accel, "saved", given.every),
         "accel again": partial(accel, "none", 10_000_000),

@@ -26,6 +26,7 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def measure(given: argparse.Namespace, folder: Path, noise: arms.Noise) -> None:
     if given.threads:
         extra.append(f"hardware.threads={given.threads}")
     pythons, missing = peers.find(given.peers, sorted(set(PEERS.values())))
-    turns = {
+    turns: dict[str, Callable[[], Sample]] = {
         "hand": partial(by_other, "hand", sys.executable, folder, given.threads),
         "accel": partial(by_accel, "accel", [*extra, "checkpoint.every=1000000"], folder, given),
         "hand again": partial(by_other, "hand", sys.executable, folder, given.threads),

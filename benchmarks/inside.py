@@ -58,7 +58,8 @@ def given(folder: str) -> dict[str, Any]:
 
 def mark(place: Path, first: int, last: int) -> None:
     """Let the worker's loop keep a window, and with it the seconds that each phase took between its ends."""
-    train, window = worker.train, Window(place, first, last)
+    train: Any = worker.train
+    window = Window(place, first, last)
 
     def watched(training: Any, *rest: Any) -> str:
         if not training.world.is_first:
@@ -79,4 +80,4 @@ def mark(place: Path, first: int, last: int) -> None:
         training.after_step = (*training.after_step, after)
         return train(training, *rest)
 
-    worker.train = watched
+    worker.train = watched  # type: ignore[assignment]

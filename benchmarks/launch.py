@@ -59,8 +59,8 @@ def main() -> None:
     given = parser.parse_args()
     noise = arms.Noise()
     arms.say("compiling bytecode")
-    for folder in (arms.HERE, arms.HERE.parent / "accel_cli"):
-        compileall.compile_dir(str(folder), quiet=2)
+    for source in (arms.HERE, arms.HERE.parent / "accel_cli"):
+        compileall.compile_dir(str(source), quiet=2)
     missing: dict[str, str] = {}
     verdicts: list[str] = []
     kept: dict[str, object] = {}

@@ -58,6 +58,10 @@ def main() -> None:
     arms.options(parser, rounds=8)
     given = parser.parse_args()
     given.epochs = given.epochs or 20
+    if ("cutout" in given.augment) != bool(given.cutout):
+        parser.error(
+            f"{given.augment} and --cutout {given.cutout}: give the peers the square that accel blanks, or none"
+        )
     noise = arms.Noise()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -233,7 +237,7 @@ def cache(given: argparse.Namespace, place: Path, root: Path, kept: dict[str, An
         return by_arm(sys.executable, "build", common, place, given.threads)
 
     decode = partial(by_arm, sys.executable, "decode", {"root": str(root)}, place, given.threads)
-    turns = {"build": build, "ImageFolder": decode}
+    turns: dict[str, Callable[[], Sample]] = {"build": build, "ImageFolder": decode}
     if given.rounds > 1:  # one round has no floor
         turns["ImageFolder again"] = decode
     found = interleave(turns, given.rounds, arms.say)
