@@ -117,6 +117,8 @@ def _absent_files(facts: Facts) -> Iterator[tuple[str, Problem]]:
             value, full = getattr(option, key, None), f"{prefix}.{key}"
             if not value or (kind == "folder" and getattr(option, "downloads", False)):
                 continue
+            if key == "path" and getattr(option, "is_address", False):
+                continue
             if key == "tokenizer" and not getattr(option, "reads_file", False):
                 continue
             if key == "path" and getattr(option, "many_files", False):

@@ -269,6 +269,26 @@ class Custom(Data):
     test_share: TestShare
 
 
+class Shards(Data):
+    """Samples in litdata's chunks, in a folder or behind a URL."""
+
+    input_kind: ClassVar[InputKind] = None
+    target_kind: ClassVar[TargetKind] = None
+    needs_preparing: ClassVar[bool] = True
+    is_address: ClassVar[bool] = True
+
+    path: Required = Field(
+        description="folder or URL of an index.json, or of train/, validation/ and test/ with one each"
+    )
+    classes: int | None = Field(ge=2, description="classes, or tokens of the vocabulary, where a sample cannot tell")
+    cache_gigabytes: float = Field(
+        gt=0, description="most that fetched chunks take on this disk, of each split's folder"
+    )
+    validation_share: ValidationShare
+    test_share: TestShare
+    cache: Cache
+
+
 OPTIONS = {
     "digits": Entry(Digits, "accel_cli.data.digits:Digits"),
     "stdlib_text": Entry(StandardLibraryText, "accel_cli.data.text:StandardLibraryText"),
@@ -281,5 +301,6 @@ OPTIONS = {
     "synthetic": Entry(Synthetic, "accel_cli.data.synthetic:Synthetic"),
     "csv": Entry(Csv, "accel_cli.data.csv:Csv"),
     "numpy": Entry(Numpy, "accel_cli.data.numpy:Numpy"),
+    "shards": Entry(Shards, "accel_cli.data.shards:Shards", requires=("litdata",)),
     "custom": Entry(Custom, "accel_cli.data.custom:Custom"),
 }
