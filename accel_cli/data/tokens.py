@@ -56,7 +56,8 @@ def token_entry(
         with (entry / FILE).open("wb") as file:
             for name, part in parts.items():
                 counts[name], sizes[name] = write_tokens(file, part, tokenizer, between, field, told)
-        report("tokenise bytes", size, size)
+        if told.done < size:
+            report("tokenise bytes", size, size)
         facts = {"tokens": counts, "bytes": sizes, "vocabulary": tokenizer.vocabulary, "dtype": tokenizer.dtype.name}
         save(entry, facts=facts)
 
