@@ -24,6 +24,8 @@ class DataDescription:
     std: tuple[float, ...] | None = None
     bytes_per_token: float | None = None
     """Turns a loss per token into bits per byte."""
+    bytes_per_token_of: dict[str, float] | None = None
+    """The same of each split, where they differ."""
     train_samples: int | None = None
     validation_samples: int | None = None
     test_samples: int | None = None

@@ -14,7 +14,7 @@ from accel_cli.config.run import Run
 from accel_cli.config.schema.hardware import BACKENDS
 
 TASK_OF = {"class": "classification", "number": "regression", "next_token": "language_model"}
-FOLLOWS = {"strategy": ("launch", "hardware.threads"), "hardware": ("launch",), "data": ("task",),
+FOLLOWS = {"strategy": ("launch", "hardware.threads"), "hardware": ("launch",), "data": ("task", "loader"),
            "launch": ("hardware.threads", "hardware.affinity")}  # fmt: skip
 """Group -> the groups and keys that ``decide`` settles by it."""
 ELASTIC_RESTARTS = 10
@@ -80,6 +80,9 @@ def decide(run: Run, machine: Machine) -> tuple[Run, list[Decision]]:
             "exact",
             "one rank sends nothing" if ranks == 1 else "only gradients of strategy=ddp are compressed",
         )
+    if run.loader.option == "auto" and run.data.option == "shards":
+        run = run.with_option("loader", "stream")
+        say("loader", "stream", "data=shards lies in chunks: a few of them are on the disk at a time")
     kind = run.data.target_kind
     if run.task.option == "auto" and kind in TASK_OF:
         run = run.with_option("task", TASK_OF[kind])

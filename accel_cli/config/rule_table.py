@@ -15,6 +15,7 @@ from accel_cli.config.precision_rules import PRECISION_RULES
 from accel_cli.config.replica_rules import REPLICA_RULES
 from accel_cli.config.schedule_rules import SCHEDULE_RULES, evaluations, waits_too_long
 from accel_cli.config.strategy_rules import STRATEGY_RULES
+from accel_cli.config.stream_rules import STREAM_RULES
 
 INPUT_OF_MODEL = {
     "cnn": "image",
@@ -75,6 +76,7 @@ RULES: tuple[Rule, ...] = (
     *MEMORY_RULES,
     *SCHEDULE_RULES,
     *OPTIMIZER_RULES,
+    *STREAM_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
         lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in f.lengths) or "train.epochs=null",

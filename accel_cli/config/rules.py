@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -100,15 +101,28 @@ def _absent_packages(facts: Facts) -> Iterator[tuple[str, Problem]]:
             if not has_package(package):
                 why = f"needs the package {package}, which is not installed"
                 yield prefix, Problem(f"{group}={option.option}", why, f"pip install 'accel-cli[{package}]'")
+        for key, package in option.packages.items():
+            if not has_package(package):
+                why, full = f"needs the package {package}, which is not installed", f"{prefix}.{key}"
+                yield full, Problem(f"{full}={getattr(option, key)}", why, f"pip install 'accel-cli[{package}]'")
 
 
 def _absent_files(facts: Facts) -> Iterator[tuple[str, Problem]]:
-    """``path`` is a file and ``root`` a folder, in every group; a wrong one is found before any rank starts."""
+    """``path`` is a file and ``root`` a folder, in every group; a wrong one is found before any rank starts.
+
+    ``many_files``: a path may be a folder or a glob as well.
+    """
     for _, prefix, option in chosen(facts.run):
         for key, kind, right in _PLACES:
             value, full = getattr(option, key, None), f"{prefix}.{key}"
             if not value or (kind == "folder" and getattr(option, "downloads", False)):
                 continue
+            if key == "path" and getattr(option, "is_address", False):
+                continue
+            if key == "tokenizer" and not getattr(option, "reads_file", False):
+                continue
+            if key == "path" and getattr(option, "many_files", False):
+                kind, right = "file or folder, and no file fits it", _is_or_fits
             path = Path(value).expanduser()
             try:
                 if right(path):
@@ -119,8 +133,13 @@ def _absent_files(facts: Facts) -> Iterator[tuple[str, Problem]]:
             yield full, Problem(f"{full}={value}", why, _near_path(path, full))
 
 
+def _is_or_fits(path: Path) -> bool:
+    return path.is_file() or path.is_dir() or any(glob.iglob(str(path), recursive=True))
+
+
 _PLACES: tuple[tuple[str, str, Callable[[Path], bool]], ...] = (
     ("path", "file", Path.is_file),
+    ("tokenizer", "file", Path.is_file),
     ("root", "folder", Path.is_dir),
 )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -31,13 +34,14 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 class WindowDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Neighbouring windows of one stream of tokens (uint8 [tokens]); the target is the stream one token later.
+    """Neighbouring windows of one stream of tokens (uint8, uint16 or uint32 [tokens]); the target is one token later.
 
     Window i is tokens i x length to (i + 1) x length, so that every token but the first is predicted exactly once; a
     tail shorter than a window is left out.
     """
 
     def __init__(self, tokens: Tensor, length: int) -> None:
+        self.length = length
         self.windows = tokens.unfold(0, length + 1, length)
 
     def __len__(self) -> int:
@@ -46,10 +50,52 @@ class WindowDataset(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
-        window = self.windows[index]
+        window = _widened(self.windows[index])
         return window[:-1], window[1:]
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather windows (LongTensor [n]) into inputs [n, length] and targets [n, length], both uint8."""
-        windows = torch.index_select(self.windows, 0, indices)
+        """Gather windows (LongTensor [n]) into inputs [n, length] and targets [n, length], uint8 or int32."""
+        windows = _widened(torch.index_select(self.windows, 0, indices))
         return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+
+
+class ShiftingWindows(WindowDataset):
+    """The same, but every epoch begins at another of the first ``length`` tokens, drawn from (seed, epoch).
+
+    So windows do not begin at the same tokens each time. There is one less where the stream would not hold it at the
+    largest shift; nothing is left out for good.
+    """
+
+    by_epoch = True
+
+    def __init__(self, tokens: Tensor, length: int, seed: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.windows = tokens.unfold(0, length + 1, 1)
+        self.samples = len(tokens) // length - 1
+        self._shift = lru_cache(maxsize=8)(self._draw)
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """The window in epoch 0."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        inputs, targets = self.batch(torch.tensor([index % len(self)]), torch.zeros(1, dtype=torch.int64))
+        return inputs[0], targets[0]
+
+    def batch(self, indices: Tensor, epochs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Gather windows as each lies in its epoch, both LongTensor [n]; without ``epochs``, in epoch 0."""
+        numbers = [0] * len(indices) if epochs is None else epochs.tolist()
+        shifts = torch.tensor([self._shift(epoch) for epoch in numbers], dtype=torch.int64)
+        return super().batch(indices * self.length + shifts)
+
+    def _draw(self, epoch: int) -> int:
+        digest = hashlib.blake2b(f"windows {self.seed} {epoch}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") % self.length
+
+
+def _widened(tokens: Tensor) -> Tensor:
+    """Bytes as they are, larger ones as int32, which every device and collective knows."""
+    return tokens if tokens.dtype == torch.uint8 else tokens.int()

@@ -43,7 +43,7 @@ class Custom(Data):
         missing = {name: share for name, share in shares.items() if name not in made}
         if missing:
             made |= _cut(made["train"], missing, self.seed, self.config.factory)
-        facts = look_at(made["train"], self.config)
+        facts = look_at(made["train"], self.config, f"data.factory={self.config.factory}")
         return Loaded(DataDescription(**facts, **sample_counts(made)), made)
 
 
@@ -64,9 +64,8 @@ def make_splits(factory: Callable[..., Any], config: Any) -> dict[Split, Any]:
     return made
 
 
-def look_at(dataset: Any, config: Any) -> dict[str, Any]:
+def look_at(dataset: Any, config: Any, where: str) -> dict[str, Any]:
     """Kinds and shapes, from the first sample; "other" for what is not a pair of tensors or numbers."""
-    where = f"data.factory={config.factory}"
     sample = next(iter(dataset), None) if isinstance(dataset, IterableDataset) else dataset[0]
     if sample is None:
         raise refuse(where, "yields no sample for split=train", "return a data set with samples")

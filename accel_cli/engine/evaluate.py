@@ -43,4 +43,4 @@ def evaluate(training: Training, split: str) -> dict[str, float]:
     # Ranks outside of ``losses`` have summed the same in another order: a verdict to stop has to be one for all.
     sums_and_weights = t.world.share(summed).cpu().view(-1, 2)
     means = {name: float(value / weight) for name, (value, weight) in zip(names, sums_and_weights, strict=True)}
-    return {f"{split}_{name}": value for name, value in t.task.summarize(means).items()}
+    return {f"{split}_{name}": value for name, value in t.task.summarize(means, split).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ class Order:
         self.batch = global_batch // world_size
         self.views = views
         # Two: a batch may straddle the border of epochs.
-        self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
+        self._permutation: Any = lru_cache(maxsize=2)(self._draw_permutation)
         self._epochs = lru_cache(maxsize=4)(self._repeat)
 
     def share(self, step: int) -> tuple[Tensor, Tensor]:

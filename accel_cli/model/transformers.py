@@ -127,7 +127,7 @@ def from_folder(config: Transformers, folder: Path, description: DataDescription
         raise ConfigError(Problem(f"model.args={config.args}", brief(error), "try model.args={}")) from error
     if (description.vocabulary or 0) > settings.vocab_size:
         why = f"knows {settings.vocab_size} tokens; the data has {description.vocabulary}"
-        raise ConfigError(Problem(where, why, "tokenise the data with the model's own vocabulary"))
+        raise ConfigError(Problem(where, why, "try the model's own tokenizer: data.tokenizer=FOLDER/tokenizer.json"))
     longest = getattr(settings, "max_position_embeddings", None)
     if longest and description.input_shape[0] > longest:
         why = f"reads {longest} tokens at most; the data has {description.input_shape[0]}"

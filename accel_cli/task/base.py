@@ -120,8 +120,8 @@ class Task:
         """The same from the model's output."""
         raise NotImplementedError
 
-    def summarize(self, means: dict[str, float]) -> dict[str, float]:
-        """Means over a split -> what users see, with the metrics that follow from others."""
+    def summarize(self, means: dict[str, float], split: str = "test") -> dict[str, float]:
+        """Means over ``split`` -> what users see, with the metrics that follow from others."""
         return dict(means)
 
 

@@ -91,11 +91,12 @@ class LanguageModel(Task):
             "accuracy": ((output.argmax(-1) == targets).sum(), weight),
         }
 
-    def summarize(self, means: dict[str, float]) -> dict[str, float]:
+    def summarize(self, means: dict[str, float], split: str = "test") -> dict[str, float]:
         shown = dict(means)
         shown["perplexity"] = math.exp(min(means["loss"], 700.0))
-        if self.description.bytes_per_token:
-            shown["bits_per_byte"] = means["loss"] / math.log(2) / self.description.bytes_per_token
+        own = self.description.bytes_per_token_of or {}
+        if bytes_per_token := own.get(split, self.description.bytes_per_token):
+            shown["bits_per_byte"] = means["loss"] / math.log(2) / bytes_per_token
         return shown
 
     def _cross_entropy(self, output: Tensor, targets: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Regression(Task):
             sums["_target_squared"] = (exact.square().sum(), weight)
         return sums
 
-    def summarize(self, means: dict[str, float]) -> dict[str, float]:
+    def summarize(self, means: dict[str, float], split: str = "test") -> dict[str, float]:
         shown = {name: value for name, value in means.items() if not name.startswith("_")}
         if "_target" in means:
             variance = means["_target_squared"] - means["_target"] ** 2

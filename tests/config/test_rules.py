@@ -132,6 +132,7 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "drops-in-time": (CPU, {"schedule": "step", "schedule.every": 50, "train.epochs": None, "train.steps": 50}),
     "stable-in-between": (CPU, {"schedule": "warmup_stable_decay", "schedule.warmup": 0.5, "schedule.decay": 0.5}),
     "momentum-to-follow": (CPU, {"optimizer": "adagrad", "schedule.momentum": [0.85, 0.95]}),
+    "stream-reads-chunks": (CPU, {"loader": "stream"}),
     "workers-and-cores": (CPU, {"loader": "workers", "loader.workers": 4}),
     "nothing-to-send": (CPU, {"communication": "fp16"}),
     "powersgd-under-ddp": (CPU, {"strategy": "fsdp", "communication": "powersgd"}),

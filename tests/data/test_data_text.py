@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from accel_cli.data.arrays import ShiftingWindows, WindowDataset
 from accel_cli.errors import ConfigError
 
 
@@ -67,6 +68,60 @@ def test_unfit_text_is_refused(make, tmp_path, content, length, why):
     if content != b"short text":
         with pytest.raises(ConfigError):
             data.prepare(lambda *_: None)
+
+
+def test_shifting_windows_move_their_borders_each_epoch(make, tmp_path):
+    content = bytes(i * 7919 % 251 for i in range(3000))
+    (tmp_path / "t").write_bytes(content)
+    made = {
+        kind: make("text", path=str(tmp_path / "t"), length=10, windows=kind, seed=3) for kind in ("fixed", "shifting")
+    }
+    train = made["shifting"].split("train")
+    count, everyone = len(train), torch.arange(len(train))
+    assert made["shifting"].describe().train_samples == count == 2700 // 10 - 1
+    starts, read = set(), set()
+    for epoch in range(40):
+        inputs, targets = train.batch(everyone, torch.full((count,), epoch))
+        start = next(s for s in range(10) if content[s:].startswith(bytes(inputs.flatten().tolist())))
+        assert bytes(targets.flatten().tolist()) == content[start + 1 : start + 1 + 10 * count]
+        starts.add(start)
+        read |= set(range(start, start + 10 * count))
+    assert starts == set(range(10))
+    assert read == set(range(2699))  # of 2700; the last is only a target
+    mixed = train.batch(torch.tensor([5, 5, 0]), torch.tensor([1, 2, 2]))
+    for row, (index, epoch) in enumerate([(5, 1), (5, 2), (0, 2)]):
+        alone = train.batch(torch.tensor([index]), torch.tensor([epoch]))
+        assert all(torch.equal(many[row], one[0]) for many, one in zip(mixed, alone, strict=True))
+    assert torch.equal(train[7][0], train.batch(torch.tensor([7]))[0][0])
+    for name in ("validation", "test"):
+        indices = torch.arange(len(made["fixed"].split(name)))
+        still = made["fixed"].split(name).batch(indices)[0]
+        assert torch.equal(made["shifting"].split(name).batch(indices)[0], still)
+    other = make("text", path=str(tmp_path / "t"), length=10, windows="shifting", seed=4).split("train")
+    ten = [torch.full((count,), epoch) for epoch in range(10)]
+    assert any(not torch.equal(train.batch(everyone, e)[0], other.batch(everyone, e)[0]) for e in ten)
+
+
+def test_windows_need_room_to_shift(make, tmp_path):
+    (tmp_path / "t").write_bytes(b"0123456789" * 10)
+    shares = {"validation_share": 0.45, "test_share": 0.45}
+    with pytest.raises(ConfigError, match=r"train has 10 tokens; two windows of 6"):
+        make("text", path=str(tmp_path / "t"), length=6, windows="shifting", **shares).describe()
+    assert make("text", path=str(tmp_path / "t"), length=5, windows="shifting", **shares).describe().train_samples == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32])
+@pytest.mark.parametrize("kind", [WindowDataset, ShiftingWindows])
+def test_windows_of_any_width_of_token(dtype, kind):
+    largest = {torch.uint8: 255, torch.uint16: 65_535, torch.uint32: 2**31 - 1}[dtype]
+    tokens = torch.arange(1000).flip(0) + largest - 999 if largest > 999 else torch.arange(1000) % 256
+    dataset = kind(tokens.to(dtype), 30, *([7] if kind is ShiftingWindows else []))
+    inputs, targets = dataset.batch(torch.arange(len(dataset)))
+    assert inputs.dtype == targets.dtype == (torch.uint8 if dtype == torch.uint8 else torch.int32)
+    assert torch.equal(inputs.flatten()[1:].long(), targets.flatten()[:-1].long())
+    start = int((tokens == int(inputs[0, 0])).nonzero()[0])
+    assert torch.equal(inputs.flatten().long(), tokens[start : start + inputs.numel()])
+    assert all(torch.equal(one, many[-1]) for one, many in zip(dataset[-1], (inputs, targets), strict=True))
 
 
 def test_the_length_that_is_proposed_works(make, tmp_path):

@@ -20,6 +20,11 @@ class Option(Section):
 
     option: str
 
+    @property
+    def packages(self) -> dict[str, str]:
+        """Packages beyond the core dependencies that the value of a key asks for: key -> importable name."""
+        return {}
+
 
 class Entry(NamedTuple):
     """A row of a group's table: option name -> its schema, its implementation, and the extras that it needs."""

@@ -69,30 +69,59 @@ class Digits(Data):
         return left_for_training(1797, self.validation_share, self.test_share)
 
 
-class StandardLibraryText(Data):
-    """The source text of the running Python's standard library, as bytes: real text, no download."""
+class Stream(Data):
+    """What every text says: tokens one behind another, cut into windows."""
 
     input_kind: ClassVar[InputKind] = "tokens"
     target_kind: ClassVar[TargetKind] = "next_token"
-    needs_preparing: ClassVar[bool] = False
 
+    tokenizer: str = Field(
+        min_length=1,
+        description="bytes; or the path of a tokenizer.json; or an encoding of tiktoken, such as gpt2",
+    )
     length: Length
+    windows: Literal["fixed", "shifting"] = Field(
+        description="where training windows begin: at the same tokens in each epoch, or shifted by (seed, epoch)"
+    )
+    validation_share: ValidationShare
+    test_share: TestShare
+    cache: Cache
+
+    @property
+    def reads_file(self) -> bool:
+        """Whether the tokenizer is a file, rather than an encoding of tiktoken."""
+        return self.tokenizer.endswith(".json") or "/" in self.tokenizer
+
+    @property
+    def packages(self) -> dict[str, str]:
+        if self.tokenizer == "bytes":
+            return {}
+        return {"tokenizer": "tokenizers" if self.reads_file else "tiktoken"}
+
+
+class StandardLibraryText(Stream):
+    """The source text of the running Python's standard library: real text, no download."""
+
     max_bytes: int | None = Field(gt=0, description="bytes read, in sorted order of the files; null: all")
-    validation_share: ValidationShare
-    test_share: TestShare
+
+    @property
+    def needs_preparing(self) -> bool:
+        return self.tokenizer != "bytes"
 
 
-class Text(Data):
-    """Any file as a stream of bytes, to predict the next one."""
+class Text(Stream):
+    """Your own text, to predict the next token: a file, a folder or a glob."""
 
-    input_kind: ClassVar[InputKind] = "tokens"
-    target_kind: ClassVar[TargetKind] = "next_token"
-    needs_preparing: ClassVar[bool] = False
+    needs_preparing: ClassVar[bool] = True
+    many_files: ClassVar[bool] = True
 
-    path: Required = Field(description="the file; every byte is a token")
-    length: Length
-    validation_share: ValidationShare
-    test_share: TestShare
+    path: Required = Field(
+        description="a file, a folder or a quoted glob: a document each, in sorted order; .jsonl: one a line"
+    )
+    field: str = Field(min_length=1, description="key of the text in each line of a .jsonl file")
+    separator: Annotated[int, Field(ge=0)] | str | None = Field(
+        description="token between documents, by number or name; null: none; auto: its end of text, or byte 0"
+    )
 
 
 class ImageFolder(Data):
@@ -240,6 +269,26 @@ class Custom(Data):
     test_share: TestShare
 
 
+class Shards(Data):
+    """Samples in litdata's chunks, in a folder or behind a URL."""
+
+    input_kind: ClassVar[InputKind] = None
+    target_kind: ClassVar[TargetKind] = None
+    needs_preparing: ClassVar[bool] = True
+    is_address: ClassVar[bool] = True
+
+    path: Required = Field(
+        description="folder or URL of an index.json, or of train/, validation/ and test/ with one each"
+    )
+    classes: int | None = Field(ge=2, description="classes, or tokens of the vocabulary, where a sample cannot tell")
+    cache_gigabytes: float = Field(
+        gt=0, description="most that fetched chunks take on this disk, of each split's folder"
+    )
+    validation_share: ValidationShare
+    test_share: TestShare
+    cache: Cache
+
+
 OPTIONS = {
     "digits": Entry(Digits, "accel_cli.data.digits:Digits"),
     "stdlib_text": Entry(StandardLibraryText, "accel_cli.data.text:StandardLibraryText"),
@@ -252,5 +301,6 @@ OPTIONS = {
     "synthetic": Entry(Synthetic, "accel_cli.data.synthetic:Synthetic"),
     "csv": Entry(Csv, "accel_cli.data.csv:Csv"),
     "numpy": Entry(Numpy, "accel_cli.data.numpy:Numpy"),
+    "shards": Entry(Shards, "accel_cli.data.shards:Shards", requires=("litdata",)),
     "custom": Entry(Custom, "accel_cli.data.custom:Custom"),
 }

@@ -27,8 +27,15 @@ class Auto(Workers):
     """Memory for arrays and for small sets that stack, else workers."""
 
 
+class Stream(Workers):
+    """Workers that read a few chunks at a time, in an order that allows it."""
+
+    shuffle_chunks: int = Field(gt=0, description="chunks whose samples are shuffled among each other")
+
+
 OPTIONS = {
     "memory": Entry(Memory, "accel_cli.loader.memory:Memory"),
     "workers": Entry(Workers, "accel_cli.loader.workers:Workers"),
+    "stream": Entry(Stream, "accel_cli.loader.chunks:Chunks"),
     "auto": Entry(Auto, "accel_cli.loader.auto:build"),
 }
