@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from accel_cli.config.augment_rules import AUGMENT_RULES, SEVERAL_OF
 from accel_cli.config.communication_rules import COMMUNICATION_RULES
 from accel_cli.config.compile_rules import COMPILE_RULES
 from accel_cli.config.context_rules import CONTEXT_RULES
@@ -27,7 +28,6 @@ INPUT_OF_MODEL = {
 }
 """What a model reads, where its name alone tells."""
 TARGET_OF_TASK = {"classification": "class", "regression": "number", "language_model": "next_token"}
-SEVERAL_OF = {"image": "images", "tokens": "tokens", "vector": "vectors"}
 ONE_OF = {"class": "a class", "number": "a number", "next_token": "the next token"}
 ALL_PARAMETERS = {"*", "**"}
 
@@ -75,6 +75,7 @@ RULES: tuple[Rule, ...] = (
     *MEMORY_RULES,
     *SCHEDULE_RULES,
     *OPTIMIZER_RULES,
+    *AUGMENT_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
         lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in f.lengths) or "train.epochs=null",
@@ -97,13 +98,6 @@ RULES: tuple[Rule, ...] = (
         lambda f: f"{f.run.task.option} learns {ONE_OF[TARGET_OF_TASK[f.run.task.option]]}; "
         f"the target of {f.run.data.option} is {ONE_OF[f.run.data.target_kind]}",
         "try task=auto",
-    ),
-    Rule(
-        "augment-is-for-images", "refuse", "augment changes images, nothing else",
-        lambda f: f"augment=[{','.join(f.run.augment)}]",
-        lambda f: bool(f.run.augment) and (f.run.data.input_kind or "image") != "image",
-        lambda f: f"changes images; {f.run.data.option} gives {SEVERAL_OF[f.run.data.input_kind]}",
-        "try augment=none",
     ),
     Rule(
         "something-to-train", "refuse", "transfer.freeze leaves parameters to train",
