@@ -28,7 +28,7 @@ class Crop(Transform):
         require_border(self, "padding", config.padding)
 
     def __call__(self, inputs: Tensor, draws: Draws) -> Tensor:
-        return shift(inputs, *(draws.numbers(name) for name in self.names), self.config.padding)
+        return shift(inputs, draws.numbers("crop.down"), draws.numbers("crop.right"), self.config.padding)
 
 
 def require_border(transform: Transform, key: str, border: int) -> None:

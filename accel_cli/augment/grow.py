@@ -37,9 +37,9 @@ class ProgressiveResize(Growing):
         return _rounded(height, scale), _rounded(width, scale)
 
     def grow(self, inputs: Tensor, targets: Any, progress: float) -> tuple[Tensor, Any]:
-        whole = tuple(inputs.shape[2:])
-        sides = self.sides(*whole, progress)
-        if sides == whole:
+        height, width = inputs.shape[2:]
+        sides = self.sides(height, width, progress)
+        if sides == (height, width):
             return inputs, targets
         return functional.interpolate(inputs, sides, mode="bilinear", align_corners=False, antialias=True), targets
 

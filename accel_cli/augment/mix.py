@@ -110,7 +110,7 @@ class MixUp(Mix):
 
 
 class CutMix(Mix):
-    """A box of the partner. Yun et al. 2019, arXiv:1905.04899; it is cut off at the edges, and the share counts pixels."""
+    """A box of the partner, cut off at the edges; the share counts pixels. Yun et al. 2019, arXiv:1905.04899."""
 
     def blend(self, own: Tensor, other: Tensor, share: Floats, draws: dict[str, Floats]) -> tuple[Tensor, Shares]:
         height, width = own.shape[2:]

@@ -19,7 +19,8 @@ TOP = 5
 class Classification(Task):
     """Cross-entropy over logits [n, classes], with label smoothing (Szegedy et al. 2016, arXiv:1512.00567).
 
-    Targets: class numbers [n], or of mixed samples probabilities [n, classes]. Evaluation measures the loss without smoothing, so that runs can be compared.
+    Targets: class numbers [n], or of mixed samples probabilities [n, classes]. Evaluation measures the loss without
+    smoothing, so that runs can be compared.
     """
 
     target = "class"

@@ -23,8 +23,8 @@ CHAINS = [[option] for option in OPTIONS] + [
     ["crop", "mixup", "cutout", "cutmix", "progressive_resize"],
 ]
 CHANGES = {
-    "crop": {"padding": 2}, "mixup": {"probability": 0.4}, "cutmix": {"probability": 0.5}, "cutout": {"probability": 0.5},
-    "basic": {"rotate": 20.0, "scale": 0.2},
+    "crop": {"padding": 2}, "mixup": {"probability": 0.4}, "cutmix": {"probability": 0.5},
+    "cutout": {"probability": 0.5},    "basic": {"rotate": 20.0, "scale": 0.2},
 }  # fmt: skip
 TOKENS = DataDescription(input="tokens", target="next_token", input_shape=(20,), vocabulary=9)
 
