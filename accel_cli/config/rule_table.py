@@ -6,6 +6,7 @@ from accel_cli.config.augment_rules import AUGMENT_RULES, SEVERAL_OF
 from accel_cli.config.communication_rules import COMMUNICATION_RULES
 from accel_cli.config.compile_rules import COMPILE_RULES
 from accel_cli.config.context_rules import CONTEXT_RULES
+from accel_cli.config.decide import TASK_KEYS, foreign_task_keys
 from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.hardware_rules import HARDWARE_RULES
 from accel_cli.config.launch_rules import LAUNCH_RULES
@@ -98,6 +99,15 @@ RULES: tuple[Rule, ...] = (
         lambda f: f"{f.run.task.option} learns {ONE_OF[TARGET_OF_TASK[f.run.task.option]]}; "
         f"the target of {f.run.data.option} is {ONE_OF[f.run.data.target_kind]}",
         "try task=auto",
+    ),
+    Rule(
+        "task-keys-fit-target", "refuse", "the keys of task=auto have a meaning for the data's target",
+        lambda f: " ".join(f"task.{key}={getattr(f.run.task, key)}" for key in foreign_task_keys(f.run)),
+        lambda f: bool(foreign_task_keys(f.run)),
+        lambda f: f"the target of {f.run.data.option} is {ONE_OF[f.run.data.target_kind]}, for which it means nothing",
+        lambda f: "try " + " ".join(
+            f"task.{key}={str(TASK_KEYS[key][1]).lower()}" for key in foreign_task_keys(f.run)
+        ),
     ),
     Rule(
         "something-to-train", "refuse", "transfer.freeze leaves parameters to train",

@@ -121,6 +121,10 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     ),
     "model-reads-input": (CPU, {"model": "gpt"}),
     "task-fits-target": (CPU, {"task": "regression"}),
+    "task-keys-fit-target": (
+        CPU,
+        {"data": "stdlib_text", "model": "gpt", "task": "auto", "task.label_smoothing": 0.1},
+    ),
     "augment-fits-input": (CPU, {"augment": "basic", "data": "stdlib_text", "model": "gpt"}),
     "colours-first": (CPU, {"augment": ["cutout", "color_jitter"]}),
     "mixed-once": (CPU, {"augment": ["mixup", "cutmix"]}),
