@@ -135,7 +135,7 @@ AUGMENT_RULES: tuple[Rule, ...] = (
     Rule(
         "views-of-images", "refuse", "several views are those of images",
         lambda f: f"task.test_time_augmentation={_views(f)}",
-        lambda f: _views(f) != "none" and (f.run.data.input_kind or "image") != "image",
+        lambda f: _views(f) != "none" and f.run.task.option != "auto" and f.run.data.input_kind not in ("image", None),
         lambda f: f"mirrors images; {f.run.data.option} gives {SEVERAL_OF[f.run.data.input_kind]}",
         "try task.test_time_augmentation=none",
     ),
