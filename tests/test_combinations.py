@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from covering import Row, cover
 from ranks import records, run_ranks, train_here, write_run
 
 from accel_cli.cli.plan import plan
+from accel_cli.config import tree
 from accel_cli.config.decide import decide
 from accel_cli.config.machine import Machine
 from accel_cli.config.parts import table
@@ -37,6 +39,7 @@ MESHES = {
     "shard x context": {"shard": 2, "context": 2},
     "replicate x tensor": {"replicate": 2, "tensor": 2, "shard": 1},
 }
+GROWS = {"mlp": "progressive_resize", "resnet": "progressive_resize", "gpt": "sequence_length_warmup"}
 FACTORS = {
     "strategy": [*(option for option in table("strategy") if option != "mesh"), *MESHES],
     "communication": list(table("communication")),
@@ -45,6 +48,7 @@ FACTORS = {
     "model": list(MODELS),
     "compile": ["none", "full"],
     "train.micro_batch": ["null", "2"],
+    "augment": ["none", "mixup", "grows"],
 }
 
 
@@ -53,9 +57,14 @@ def words(row: Row) -> list[str]:
     mesh = MESHES.get(row["strategy"])
     strategy = ["strategy=mesh", *(f"strategy.{name}={size}" for name, size in mesh.items())] if mesh else []
     backend = ["compile.backend=aot_eager"] if row["compile"] == "full" else []
-    others = [f"{key}={value}" for key, value in row.items() if key != "model" and not (mesh and key == "strategy")]
+    said = {**row, "augment": augment(row)}
+    others = [f"{key}={value}" for key, value in said.items() if key != "model" and not (mesh and key == "strategy")]
     processes = f"launch.processes={run_of(row).launch.processes}"
     return [*MODELS[row["model"]], *SHORT, *others, *strategy, *backend, processes]
+
+
+def augment(row: Row) -> str:
+    return GROWS[row["model"]] if row["augment"] == "grows" else row["augment"]
 
 
 @cache
@@ -71,6 +80,9 @@ def run_of(row: Row) -> Run:
     mesh = MESHES.get(row["strategy"])
     run = run.with_option("strategy", "mesh" if mesh else row["strategy"])
     run = run.with_values("strategy", **(mesh or {}))
+    if (name := augment(row)) != "none":
+        defaults = tree.read_yaml(tree.options("augment")[name])
+        run = replace(run, augment={name: table("augment")[name].schema(option=name, **defaults)})
     for group in ("communication", "precision", "compile"):
         run = run.with_option(group, row[group])
     if row["compile"] == "full":

@@ -13,6 +13,12 @@ from accel_cli.config.machine import Machine
 from accel_cli.config.run import Run
 from accel_cli.config.schema.hardware import BACKENDS
 
+TASK_KEYS = {
+    "label_smoothing": ("class", 0.0),
+    "test_time_augmentation": ("class", "none"),
+    "ignored_targets": ("next_token", False),
+}
+"""Key of task=auto -> the target that it has a meaning for, and the value by which it does nothing."""
 TASK_OF = {"class": "classification", "number": "regression", "next_token": "language_model"}
 FOLLOWS = {"strategy": ("launch", "hardware.threads"), "hardware": ("launch",), "data": ("task", "loader"),
            "launch": ("hardware.threads", "hardware.affinity")}  # fmt: skip
@@ -84,10 +90,18 @@ def decide(run: Run, machine: Machine) -> tuple[Run, list[Decision]]:
         run = run.with_option("loader", "stream")
         say("loader", "stream", "data=shards lies in chunks: a few of them are on the disk at a time")
     kind = run.data.target_kind
-    if run.task.option == "auto" and kind in TASK_OF:
+    if run.task.option == "auto" and kind in TASK_OF and not foreign_task_keys(run):
         run = run.with_option("task", TASK_OF[kind])
         say("task", TASK_OF[kind], f"a target of data={run.data.option} is a {kind.replace('_', ' ')}")
     return run, decisions
+
+
+def foreign_task_keys(run: Run) -> list[str]:
+    """Keys of task=auto that are set, and that the task of the data's targets has not: a rule refuses them."""
+    kind = run.data.target_kind
+    if run.task.option != "auto" or kind is None:
+        return []
+    return [key for key, (of, idle) in TASK_KEYS.items() if of != kind and getattr(run.task, key) != idle]
 
 
 def _hardware(machine: Machine) -> tuple[str, str]:

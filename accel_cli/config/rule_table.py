@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from accel_cli.config.augment_rules import AUGMENT_RULES, SEVERAL_OF
 from accel_cli.config.communication_rules import COMMUNICATION_RULES
 from accel_cli.config.compile_rules import COMPILE_RULES
 from accel_cli.config.context_rules import CONTEXT_RULES
+from accel_cli.config.decide import TASK_KEYS, foreign_task_keys
 from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.hardware_rules import HARDWARE_RULES
 from accel_cli.config.launch_rules import LAUNCH_RULES
@@ -28,7 +30,6 @@ INPUT_OF_MODEL = {
 }
 """What a model reads, where its name alone tells."""
 TARGET_OF_TASK = {"classification": "class", "regression": "number", "language_model": "next_token"}
-SEVERAL_OF = {"image": "images", "tokens": "tokens", "vector": "vectors"}
 ONE_OF = {"class": "a class", "number": "a number", "next_token": "the next token"}
 ALL_PARAMETERS = {"*", "**"}
 
@@ -77,6 +78,7 @@ RULES: tuple[Rule, ...] = (
     *SCHEDULE_RULES,
     *OPTIMIZER_RULES,
     *STREAM_RULES,
+    *AUGMENT_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
         lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in f.lengths) or "train.epochs=null",
@@ -101,11 +103,13 @@ RULES: tuple[Rule, ...] = (
         "try task=auto",
     ),
     Rule(
-        "augment-is-for-images", "refuse", "augment changes images, nothing else",
-        lambda f: f"augment=[{','.join(f.run.augment)}]",
-        lambda f: bool(f.run.augment) and (f.run.data.input_kind or "image") != "image",
-        lambda f: f"changes images; {f.run.data.option} gives {SEVERAL_OF[f.run.data.input_kind]}",
-        "try augment=none",
+        "task-keys-fit-target", "refuse", "the keys of task=auto have a meaning for the data's target",
+        lambda f: " ".join(f"task.{key}={getattr(f.run.task, key)}" for key in foreign_task_keys(f.run)),
+        lambda f: bool(foreign_task_keys(f.run)),
+        lambda f: f"the target of {f.run.data.option} is {ONE_OF[f.run.data.target_kind]}, for which it means nothing",
+        lambda f: "try " + " ".join(
+            f"task.{key}={str(TASK_KEYS[key][1]).lower()}" for key in foreign_task_keys(f.run)
+        ),
     ),
     Rule(
         "something-to-train", "refuse", "transfer.freeze leaves parameters to train",

@@ -13,6 +13,7 @@ from accel_cli.config.run import Run
 from accel_cli.config.work import steps
 from accel_cli.engine import activation_checkpointing
 from accel_cli.engine.blocks import find_blocks
+from accel_cli.engine.setup import augment
 from accel_cli.loader.evaluation import evaluation_batches
 from accel_cli.optimizer.groups import parameter_groups
 from accel_cli.optimizer.patterns import freeze
@@ -25,9 +26,9 @@ def check(run: Run) -> None:
     data = implementation("data", run.data)(run.data, run.train.seed)
     description = data.describe()
     steps(run, description.train_samples)
-    for option in run.augment.values():
-        implementation("augment", option)(option, description)
+    augment(run, description)
     if run.task.option == "auto":
+        implementation("task", run.task)(run.task, description)
         run = run.with_option("task", resolve(description))
     task = implementation("task", run.task)(run.task, description)
     stopping = implementation("stopping", run.stopping)(run.stopping, task.metric, task.mode)

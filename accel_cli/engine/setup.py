@@ -58,6 +58,7 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
 
     # 3. the task that the target asks for
     if run.task.option == "auto":
+        implementation("task", run.task)(run.task, description)  # refuses what means nothing for these targets
         option = resolve(description)
         decisions.append(Decision("task", option, f"the targets are a {description.target.replace('_', ' ')}"))
         run = run.with_option("task", option)
@@ -179,9 +180,10 @@ def _after(compression: Any, model: nn.Module) -> Callable[[int], None]:
     return lambda step: compression.after_step(model, step)
 
 
-def _augment(run: Run, description: Any) -> Pipeline | None:
+def augment(run: Run, description: Any) -> Pipeline | None:
+    """What changes training batches; None where nothing does. Raises ConfigError where the data does not allow it."""
     transforms = [implementation("augment", option)(option, description) for option in run.augment.values()]
-    return Pipeline(transforms, run.train.seed) if transforms else None
+    return Pipeline(transforms, run.train.seed, steps(run, description.train_samples)) if transforms else None
 
 
 def _loader(run: Run, data: Any, description: Any, micro_batches: int, world: World, decisions: list[Decision]) -> Any:
@@ -203,7 +205,7 @@ def _loader(run: Run, data: Any, description: Any, micro_batches: int, world: Wo
         description=description,
         order=order,
         micro_batches=micro_batches,
-        augment=_augment(run, description),
+        augment=augment(run, description),
         device=world.device,
         collate=data.collate,
         seed=run.train.seed,

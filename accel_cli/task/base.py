@@ -57,7 +57,7 @@ class Task:
 
     def _refuse_foreign_keys(self) -> None:
         # task=auto has the keys of every task that it may become.
-        foreign = {"label_smoothing": "class", "ignored_targets": "next_token"}
+        foreign = {"label_smoothing": "class", "test_time_augmentation": "class", "ignored_targets": "next_token"}
         problems = [
             Problem(
                 f"task.{key}={getattr(self.config, key)}",
@@ -65,7 +65,7 @@ class Task:
                 "leave it out",
             )
             for key, target in foreign.items()
-            if getattr(self.config, key) and target != self.target
+            if getattr(self.config, key) not in (0, False, "none") and target != self.target
         ]
         if problems:
             raise ConfigError(problems)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from accel_cli.description import DataDescription
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.task.base import Sums, Task, shape
 from accel_cli.task.batch import samples, split
+from accel_cli.task.views import mean_of_views
 
 TOP = 5
 
@@ -18,7 +19,8 @@ TOP = 5
 class Classification(Task):
     """Cross-entropy over logits [n, classes], with label smoothing (Szegedy et al. 2016, arXiv:1512.00567).
 
-    Targets: class numbers [n]. Evaluation measures the loss without smoothing, so that runs can be compared.
+    Targets: class numbers [n], or of mixed samples probabilities [n, classes]. Evaluation measures the loss without
+    smoothing, so that runs can be compared.
     """
 
     target = "class"
@@ -29,6 +31,14 @@ class Classification(Task):
         super().__init__(config, description)
         self.top = (description.classes or 0) > TOP
         self.metrics = ("loss", "accuracy", *(["top5_accuracy"] if self.top else []))
+        if config.test_time_augmentation != "none" and description.input != "image":
+            raise ConfigError(
+                Problem(
+                    f"task.test_time_augmentation={config.test_time_augmentation}",
+                    f"mirrors images; the inputs of this data are {description.input}",
+                    "try task.test_time_augmentation=none",
+                )
+            )
 
     def check(self, output: Any, batch: Any) -> None:
         super().check(output, batch)
@@ -65,6 +75,9 @@ class Classification(Task):
         smoothing = self.config.label_smoothing
         total = functional.cross_entropy(output.float(), targets, reduction="sum", label_smoothing=smoothing)
         return total, self.weight(batch)
+
+    def evaluate(self, model: nn.Module, batch: Any) -> Sums:
+        return self.measure(mean_of_views(self.forward, model, batch, self.config.test_time_augmentation), batch)
 
     def measure(self, output: Tensor, batch: Any) -> Sums:
         _, targets = split(batch)

@@ -121,7 +121,28 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     ),
     "model-reads-input": (CPU, {"model": "gpt"}),
     "task-fits-target": (CPU, {"task": "regression"}),
-    "augment-is-for-images": (CPU, {"augment": "basic", "data": "stdlib_text", "model": "gpt"}),
+    "task-keys-fit-target": (
+        CPU,
+        {"data": "stdlib_text", "model": "gpt", "task": "auto", "task.label_smoothing": 0.1},
+    ),
+    "augment-fits-input": (CPU, {"augment": "basic", "data": "stdlib_text", "model": "gpt"}),
+    "colours-first": (CPU, {"augment": ["cutout", "color_jitter"]}),
+    "mixed-once": (CPU, {"augment": ["mixup", "cutmix"]}),
+    "sizes-that-stay": (CPU, {"strategy": "pipeline", "augment": "progressive_resize", "model": "cnn"}),
+    "sizes-that-a-model-reads": (CPU, {"augment": "progressive_resize", "model": "vit"}),
+    "largest-size-is-last": (
+        CPU,
+        {"augment": "progressive_resize", "model": "cnn", "train.micro_batch": "auto", "hardware": "cpu"},
+    ),
+    "each-size-compiles": (CPU, {"augment": "progressive_resize", "model": "cnn", "compile": "full"}),
+    "views-of-the-whole-model": (
+        CPU,
+        {"strategy": "pipeline", "launch.processes": 2, "task.test_time_augmentation": "flip"},
+    ),
+    "views-of-images": (
+        CPU,
+        {"data": "csv", "task": "classification", "task.test_time_augmentation": "flip"},
+    ),
     "something-to-train": (CPU, {"transfer": "finetune", "transfer.freeze": ["*"]}),
     "finetune-from-nothing": (CPU, {"transfer": "finetune"}),
     "early-in-time": (CPU, {"stopping": "early", "train.epochs": 2.0}),
@@ -158,19 +179,22 @@ def composed(settings: dict[str, Any]) -> Run:
         if dot:
             node[group][leaf] = value
             continue
-        defaults = tree.read_yaml(tree.options(group)[value])
-        own = {
-            k: PLACEHOLDERS.get(f"{group}.{k}", PLACEHOLDERS.get(k, v)) if v in (None, "???", "") else v
-            for k, v in defaults.items()
-        }
         if group not in SEVERAL:
-            node[group] = {**own, "option": value}
+            node[group] = {**_keys(group, value), "option": value}
         else:
-            node[group] = {SEVERAL[group]: {} if value == "none" else {value: own}}
+            several = value if isinstance(value, list) else [value]
+            node[group] = {SEVERAL[group]: {name: _keys(group, name) for name in several if name != "none"}}
     checked = check_tree(node)
     assert checked.run is not None
     assert not checked.problems, checked.problems
     return checked.run
+
+
+def _keys(group: str, option: str) -> dict[str, Any]:
+    return {
+        k: PLACEHOLDERS.get(f"{group}.{k}", PLACEHOLDERS.get(k, v)) if v in (None, "???", "") else v
+        for k, v in tree.read_yaml(tree.options(group)[option]).items()
+    }
 
 
 def facts(settings: dict[str, Any], machine: Machine) -> Facts:

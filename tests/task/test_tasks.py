@@ -237,3 +237,48 @@ def test_keys_without_a_meaning_are_refused():
         task("auto", CLASSES, ignored_targets=True)
     with pytest.raises(ConfigError, match="try task=auto"):
         task("classification", NUMBERS)
+
+
+class Places(nn.Module):
+    """Tells positions apart, so that each view has an output of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3 * 6 * 5, 4, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, images):
+        return images.flatten(1) @ self.weight
+
+
+def test_views_are_averaged_as_by_hand():
+    seen = DataDescription(input="image", target="class", input_shape=(3, 6, 5), classes=4)
+    model, images, targets = Places(), torch.rand(8, 3, 6, 5), torch.arange(8) % 4
+    padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
+
+    def flipped(shown):
+        return (model(shown) + model(torch.flip(shown, (3,)))) / 2
+
+    shifted = (flipped(padded[:, :, :6, :5]) + flipped(padded[:, :, 2:, 2:])) / 2
+    wanted = {
+        "none": model(images),
+        "flip": flipped(images),
+        "flip_and_shift": (flipped(images) + shifted) / 2,
+    }
+    for views, output in wanted.items():
+        made = task("classification", seen, test_time_augmentation=views)
+        sums = made.evaluate(model, (images, targets))
+        loss = functional.cross_entropy(output, targets, reduction="sum")
+        torch.testing.assert_close(sums["loss"][0], loss)
+        assert sums["accuracy"][0] == (output.argmax(1) == targets).sum()
+        torch.testing.assert_close(made.loss(model, (images, targets))[0], wanted_loss(model, images, targets))
+
+
+def wanted_loss(model, images, targets):
+    return functional.cross_entropy(model(images), targets, reduction="sum")
+
+
+def test_views_are_those_of_images_and_classes():
+    with pytest.raises(ConfigError, match=r"test_time_augmentation=flip .*mirrors images"):
+        task("classification", CLASSES, test_time_augmentation="flip")
+    with pytest.raises(ConfigError, match=r"task.test_time_augmentation=flip.*classes only"):
+        task("auto", NUMBERS, test_time_augmentation="flip")

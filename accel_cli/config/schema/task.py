@@ -9,12 +9,14 @@ from pydantic import Field
 from accel_cli.config.schema.base import Entry, Option
 
 Smoothing = Annotated[float, Field(ge=0, lt=1)]
+Views = Literal["none", "flip", "flip_and_shift"]
 
 
 class Auto(Option):
     """The task that the data's targets call for."""
 
     label_smoothing: Smoothing = Field(description="classes only: share of the target spread over all classes")
+    test_time_augmentation: Views = Field(description="classes of images only: none, flip or flip_and_shift")
     ignored_targets: bool = Field(description="tokens only: targets of -100 are left out")
 
 
@@ -22,6 +24,9 @@ class Classification(Option):
     """One class a sample: cross-entropy, accuracy."""
 
     label_smoothing: Smoothing = Field(description="share of the target spread over all classes, in training")
+    test_time_augmentation: Views = Field(
+        description="views of an image whose outputs are averaged in evaluation; flip: 2 of them, flip_and_shift: 6"
+    )
 
 
 class Regression(Option):
