@@ -26,8 +26,19 @@ class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Gather samples (LongTensor [n]) into inputs [n, ...] and targets [n, ...], both as stored."""
-        rows = indices if self.indices is None else self.indices[indices]
-        return self.inputs[rows], self.targets[rows]
+        rows = indices if self.indices is None else self.indices.index_select(0, indices)
+        return self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Of its own rows."""
+        return len(self) * sum(t.nbytes // max(len(t), 1) for t in (self.inputs, self.targets))
+
+    def to(self, device: torch.device) -> ArrayDataset:
+        """Its own rows, in the memory of ``device``."""
+        if self.indices is None:
+            return ArrayDataset(self.inputs.to(device), self.targets.to(device))
+        return ArrayDataset(self.inputs[self.indices].to(device), self.targets[self.indices].to(device))
 
 
 class WindowDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -38,6 +49,7 @@ class WindowDataset(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, tokens: Tensor, length: int) -> None:
+        self.tokens, self.length = tokens, length
         self.windows = tokens.unfold(0, length + 1, length)
 
     def __len__(self) -> int:
@@ -53,3 +65,11 @@ class WindowDataset(Dataset[tuple[Tensor, Tensor]]):
         """Gather windows (LongTensor [n]) into inputs [n, length] and targets [n, length], both uint8."""
         windows = torch.index_select(self.windows, 0, indices)
         return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+
+    @property
+    def nbytes(self) -> int:
+        return self.tokens.nbytes
+
+    def to(self, device: torch.device) -> WindowDataset:
+        """The same stream, in the memory of ``device``."""
+        return WindowDataset(self.tokens.to(device), self.length)

@@ -20,6 +20,8 @@ IMAGES = DataDescription(
 )
 CONFIGS = {
     "memory": loader.Memory(option="memory"),
+    "device": loader.Device(option="device"),
+    **{f"{n} threads": loader.Threads(option="threads", threads=n, prefetch=2, timeout=60.0) for n in (1, 3)},
     **{str(n): loader.Workers(option="workers", workers=n, prefetch=2, timeout=60.0) for n in (0, 1, 2)},
 }
 
@@ -40,6 +42,13 @@ class Arrays:
 
     def batch(self, indices):
         return self.inputs.index_select(0, indices), self.targets.index_select(0, indices)
+
+    @property
+    def nbytes(self) -> int:
+        return self.inputs.nbytes + self.targets.nbytes
+
+    def to(self, device):
+        return self  # the tests' device is the host
 
 
 class Items(Dataset):

@@ -10,7 +10,9 @@ import torch
 from accel_cli.description import DataDescription
 from accel_cli.errors import ConfigError
 from accel_cli.loader import auto
+from accel_cli.loader.device import Device
 from accel_cli.loader.memory import Memory
+from accel_cli.loader.threads import Threads
 from accel_cli.loader.workers import Workers
 
 
@@ -19,14 +21,14 @@ def same(one, other) -> bool:
     return len(flat[0]) == len(flat[1]) and all(map(torch.equal, *flat))
 
 
-def test_memory_and_workers_give_the_same_bits_also_from_the_middle_of_an_epoch(make, arrays, kinds):
+def test_all_give_the_same_bits_also_from_the_middle_of_an_epoch(make, arrays, kinds):
     wanted = list(make(Memory, "memory", arrays, augmented=True).batches(0, 12))
     assert wanted[0][0][0].shape == (4, 3, 8, 8)
     assert len(wanted[0]) == 2
-    stacked, workers = make(Memory, "memory", kinds.Items(arrays), augmented=True), []
-    for count, dataset in itertools.product("012", (arrays, kinds.Items(arrays))):
-        workers.append(make(Workers, count, dataset, augmented=True))
-    for loader in (stacked, *workers):
+    ways = [(Workers, "0"), (Workers, "1"), (Workers, "2"), (Threads, "1 threads"), (Threads, "3 threads")]
+    ways += [(Memory, "memory"), (Device, "device")]
+    for (kind, config), dataset in itertools.product(ways, (arrays, kinds.Items(arrays))):
+        loader = make(kind, config, dataset, augmented=True)
         assert same(list(loader.batches(0, 12)), wanted), loader.why
         assert same(list(loader.batches(7, 12)), wanted[7:]), loader.why
 
