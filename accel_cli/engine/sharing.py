@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -186,14 +185,13 @@ class _Writer:
         path = self._partial / "samples"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         self._descriptors.append(descriptor)
-        try:
-            os.posix_fallocate(descriptor, 0, self.total)  # a mapped page without room would end the process
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                check_space(entry.parent, self.total + 1)
-                message = f"the data cache {entry.parent} has no room for {self.total:,} bytes"
+        os.ftruncate(descriptor, self.total)
+        if hasattr(os, "posix_fallocate"):  # a mapped page without room would end the process
+            try:
+                os.posix_fallocate(descriptor, 0, self.total)
+            except OSError as error:
+                message = f"the data cache {entry.parent} has no room for {self.total:,} bytes: {error.strerror}"
                 raise ResourceError(message, "try data.cache=/a/folder/on/a/larger/disk") from error
-            os.ftruncate(descriptor, self.total)
         return str(path)
 
 

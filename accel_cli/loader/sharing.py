@@ -16,7 +16,10 @@ class Sharing:
     """Bytes that are free on the rank's device; None where nobody has asked."""
 
     def agree(self, look: Callable[[], Any], *, each: bool = False) -> Any:
-        """What ``look`` gives on the first rank, on all. One rank of a node looks, or ``each``; an error is everyone's."""
+        """What ``look`` gives on the first rank, on all; an error of any is raised on all.
+
+        One rank of a node looks, or ``each`` does.
+        """
         return look()
 
     def stacked(self, dataset: Any, *, collate: Collate | None, seed: int, option: str) -> Stacked:

@@ -83,7 +83,19 @@ def make():
     """A loader of 8 samples a step in 2 micro-batches, on 1 of ``world`` ranks; closed at the end."""
     opened = []
 
-    def build(kind, config, dataset, *, augmented=False, collate=None, description=IMAGES, rank=0, world=1, micro=2):
+    def build(
+        kind,
+        config,
+        dataset,
+        *,
+        augmented=False,
+        collate=None,
+        description=IMAGES,
+        rank=0,
+        world=1,
+        micro=2,
+        sharing=None,
+    ):
         settings = augment.Basic(option="basic", flip=0.5, crop=2, rotate=0.0, scale=0.0)
         samples = len(dataset) if hasattr(dataset, "__len__") else None
         made = kind(
@@ -96,6 +108,7 @@ def make():
             device=torch.device("cpu"),
             collate=collate,
             seed=1,
+            sharing=sharing,
         )
         opened.append(made)
         return made

@@ -7,11 +7,13 @@ import numpy
 import pytest
 import torch
 
+from accel_cli.data.arrays import ArrayDataset, WindowDataset
 from accel_cli.description import DataDescription
 from accel_cli.errors import ConfigError
 from accel_cli.loader import auto
 from accel_cli.loader.device import Device
 from accel_cli.loader.memory import Memory
+from accel_cli.loader.sharing import Sharing
 from accel_cli.loader.threads import Threads
 from accel_cli.loader.workers import Workers
 
@@ -136,3 +138,36 @@ def test_auto_serves_all_of_them(make, arrays, kinds):
 def test_micro_batches_that_do_not_divide_the_share_are_refused(make, arrays):
     with pytest.raises(ConfigError, match="a multiple of 3"):
         make(Memory, "memory", arrays, micro=3)
+
+
+def test_a_device_refuses_what_it_cannot_hold(make, arrays, kinds):
+    class Own(kinds.Arrays):
+        to = None
+
+    small = Sharing()
+    small.device_memory = 100
+    bare = Own.__new__(Own)
+    vars(bare).update(vars(arrays))
+    for dataset, sharing, why in (
+        (arrays, small, "is free"),
+        (bare, None, "no `to"),
+        (kinds.Items(arrays), small, "free"),
+    ):
+        with pytest.raises(ConfigError, match=why) as caught:
+            make(Device, "device", dataset, sharing=sharing)
+        assert caught.value.problems[0].fix == "try loader=memory"
+    with pytest.raises(ConfigError, match="drawn anew") as caught:
+        make(Device, "device", kinds.Drawn(arrays))
+    assert (caught.value.problems[0].where, caught.value.problems[0].fix) == ("loader=device", "try loader=workers")
+
+
+def test_shipped_arrays_move_with_their_own_rows_alone():
+    inputs, targets, rows = torch.arange(40.0).view(20, 2), torch.arange(20), torch.tensor([3, 5, 8])
+    whole = ArrayDataset(inputs, targets, rows)
+    moved = whole.to(torch.device("cpu"))
+    assert moved.inputs.shape == (3, 2)
+    assert whole.nbytes == moved.nbytes == 3 * (8 + 8)
+    places = torch.tensor([2, 0])
+    assert all(map(torch.equal, moved.batch(places), whole.batch(places)))
+    windows = WindowDataset(torch.arange(30, dtype=torch.uint8), 4)
+    assert all(map(torch.equal, windows.to(torch.device("cpu")).batch(places), windows.batch(places)))
