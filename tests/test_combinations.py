@@ -45,6 +45,7 @@ FACTORS = {
     "model": list(MODELS),
     "compile": ["none", "full"],
     "train.micro_batch": ["null", "2"],
+    "loader": ["auto", "memory", "device", "threads", "workers"],
 }
 
 
@@ -71,7 +72,7 @@ def run_of(row: Row) -> Run:
     mesh = MESHES.get(row["strategy"])
     run = run.with_option("strategy", "mesh" if mesh else row["strategy"])
     run = run.with_values("strategy", **(mesh or {}))
-    for group in ("communication", "precision", "compile"):
+    for group in ("communication", "precision", "compile", "loader"):
         run = run.with_option(group, row[group])
     if row["compile"] == "full":
         run = run.with_values("compile", backend="aot_eager")

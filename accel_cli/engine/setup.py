@@ -191,6 +191,12 @@ def _augment(run: Run, description: Any) -> Pipeline | None:
     return Pipeline(transforms, run.train.seed) if transforms else None
 
 
+def loader_for(run: Run, t: Training) -> Any:
+    """Another loader for a training that is built, as ``run`` says."""
+    node = _node(run, t.data, t.hardware, t.world, unwatched)
+    return _loader(run, t.data, t.description, t.work.micro_batches, t.strategy.data, node, [])
+
+
 def _node(run: Run, data: Any, hardware: Any, world: World, progress: Progress) -> Node:
     """What the loaders of a node share."""
     content = data.content("train")
