@@ -45,7 +45,7 @@ FACTORS = {
     "model": list(MODELS),
     "compile": ["none", "full"],
     "train.micro_batch": ["null", "2"],
-    "loader": ["auto", "memory", "device", "threads", "workers"],
+    "loader": ["auto", "device", "threads", "workers"],
 }
 
 

@@ -1,5 +1,5 @@
-"""The law of levers: every option of hardware, precision, compile, schedule and loader runs and resumes bit for bit, or is
-refused with what to type. Optimizers have the same law in tests/optimizer/test_optimizer_runs.py."""
+"""The law of levers: every option of hardware, precision, compile, schedule and loader runs and resumes bit for bit, or
+is refused with what to type. Optimizers have the same law in tests/optimizer/test_optimizer_runs.py."""
 
 from __future__ import annotations
 
