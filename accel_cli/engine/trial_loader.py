@@ -55,6 +55,8 @@ def asks(run: Run) -> bool:
 
 def settle_loader(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> tuple[Run, list[Decision]]:
     """The run with a loader that has been measured, or as it was; a collective, with one answer on every rank."""
+    if run.train.epochs is None and steps(run, None) < LEAST_STEPS:
+        return run, []
     data = implementation("data", run.data)(run.data, run.train.seed)
     samples = data.describe().train_samples
     if samples is None or steps(run, samples) < LEAST_STEPS:

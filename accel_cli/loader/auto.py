@@ -22,6 +22,8 @@ from accel_cli.loader.workers import Workers
 LOADERS: dict[str, type[Loader]] = {"device": Device, "memory": Memory, "workers": Workers}
 OTHERWISE = {"device": "memory", "memory": "workers"}
 """What serves where reading the set shows more than its first samples did."""
+OWN_MEMORY = ("cuda", "xpu")
+"""Devices with memory apart from the host's, that run one operation after another as they are asked to."""
 
 
 def decide(dataset: Any, *, collate: Collate | None, seed: int, device_bytes: int | None = None) -> tuple[str, str]:
@@ -51,7 +53,7 @@ def build(
 ) -> Loader:
     """The loader that fits; its ``why`` says the reason."""
     sharing = sharing or Sharing()
-    free = None if device.type == "cpu" else sharing.device_memory
+    free = sharing.device_memory if device.type in OWN_MEMORY else None
     option, why = sharing.agree(lambda: decide(dataset, collate=collate, seed=seed, device_bytes=free))
     rest.update(dataset=dataset, order=order, collate=collate, seed=seed, device=device, sharing=sharing)
     while True:

@@ -56,8 +56,9 @@ class Loader:
     def batches(self, first_step: int, last_step: int) -> Iterator[list[Any]]:
         """For each of the steps first_step .. last_step - 1 the list of its micro-batches, on the device.
 
-        Nothing is gathered ahead: a device that is asynchronous still works on step k while the host, which waits for
-        nothing in a step, makes and copies the batch of step k + 1. On a CPU there is no one to do it meanwhile.
+        Nothing is gathered ahead: a device that is asynchronous still works on step k while the host makes and copies
+        the batch of step k + 1, since the loop reads a step's numbers after the next one is launched (``read_later``)
+        and copies from pinned memory do not wait. On a CPU there is no one to do it meanwhile.
         """
         finish = self.finish
         steps: Iterator[list[RawBatch]]
