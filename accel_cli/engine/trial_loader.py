@@ -22,12 +22,12 @@ LEAST_STEPS = 300
 """A shorter run is over before a better loader has paid for its search."""
 SECONDS = 8.0
 """About what the search may take, and no more than the share below of the run."""
-SHARE = 0.02
+SHARE = 0.05
 NEGLIGIBLE = 0.02
 """Share of a step: to wait less than this for data is not worth a worker."""
 MARGIN = 0.05
 """By what share a step has to be slower to count so, and by more than the noise."""
-LEAST_MEASURED = 6
+LEAST_MEASURED = 4
 FARTHER = 4
 """Batches ahead that are tried against ``PREFETCH``."""
 
