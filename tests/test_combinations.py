@@ -49,6 +49,7 @@ FACTORS = {
     "compile": ["none", "full"],
     "train.micro_batch": ["null", "2"],
     "augment": ["none", "mixup", "grows"],
+    "loader": ["auto", "device", "threads", "workers"],
 }
 
 
@@ -83,7 +84,7 @@ def run_of(row: Row) -> Run:
     if (name := augment(row)) != "none":
         defaults = tree.read_yaml(tree.options("augment")[name])
         run = replace(run, augment={name: table("augment")[name].schema(option=name, **defaults)})
-    for group in ("communication", "precision", "compile"):
+    for group in ("communication", "precision", "compile", "loader"):
         run = run.with_option(group, row[group])
     if row["compile"] == "full":
         run = run.with_values("compile", backend="aot_eager")

@@ -40,3 +40,24 @@ def test_a_step_never_waits_for_the_device(tmp_path: Path, model: str, precision
     words = [*MODELS[model], f"precision={precision}", "hardware=cuda", "train.epochs=null", "train.steps=2000"]
     folder = write_run(words, tmp_path, 1)
     assert run_ranks(without_a_wait, 1, str(folder), STEPS) == [STEPS]
+
+
+def first_batches(folder: str, steps: int) -> list[list[torch.Tensor]]:
+    loader = build_here(folder).loader
+    return [[part.cpu() for batch in micro_batches for part in batch] for micro_batches in loader.batches(0, steps)]
+
+
+def test_every_loader_gives_the_same_bits_and_the_device_is_chosen(tmp_path: Path) -> None:
+    base = [*MODELS["resnet"], "augment=basic", "hardware=cuda", "train.epochs=null", "train.steps=8"]
+    found = {}
+    for loader in ("memory", "device", "threads", "workers"):
+        folder = write_run([*base, f"loader={loader}"], tmp_path / loader, 1)
+        (found[loader],) = run_ranks(first_batches, 1, str(folder), 8)
+    for loader, steps in found.items():
+        assert all(all(map(torch.equal, *pair)) for pair in zip(steps, found["memory"], strict=True)), loader
+    (name,) = run_ranks(chosen, 1, str(write_run(base, tmp_path / "auto", 1)))
+    assert name == "Device"
+
+
+def chosen(folder: str) -> str:
+    return type(build_here(folder).loader).__name__

@@ -132,6 +132,12 @@ def settled_before(run: Run, known: dict[str, Any]) -> Run:
     for group in ("communication", "precision", "compile"):
         if group in known and getattr(run, group).option == "auto":
             run = run.with_option(group, known[group])
+    counted = [name for name in ("workers", "threads") if f"loader.{name}" in known]
+    if run.loader.option == "auto" and counted == [known.get("loader")]:
+        run = run.with_option("loader", known["loader"])
+    for name in (*counted, "prefetch"):
+        if f"loader.{name}" in known and getattr(run.loader, name, None) == "auto":
+            run = run.with_values("loader", **{name: known[f"loader.{name}"]})
     if "train.micro_batch" in known and run.train.micro_batch == "auto":
         run = with_micro_batch(run, known["train.micro_batch"])
     if "optimizer.learning_rate" in known and run.train.learning_rate == "find":

@@ -116,7 +116,7 @@ HARDWARE_RULES: tuple[Rule, ...] = (
         "threads-leave-cores", "warn", "fewer threads than cores leave some idle",
         lambda f: f"hardware.threads={f.run.hardware.threads}",
         lambda f: f.device == "cpu"
-        and f.run.loader.option != "workers"
+        and f.run.loader.option not in ("workers", "threads")
         and f.run.hardware.threads < f.machine.cores // f.processes,
         lambda f: f"{f.processes} x {f.run.hardware.threads} threads leave cores idle, of {f.machine.cores}",
         "try hardware.threads=auto",

@@ -10,6 +10,7 @@ from accel_cli.config.decide import TASK_KEYS, foreign_task_keys
 from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.hardware_rules import HARDWARE_RULES
 from accel_cli.config.launch_rules import LAUNCH_RULES
+from accel_cli.config.loader_rules import LOADER_RULES
 from accel_cli.config.memory_rules import MEMORY_RULES
 from accel_cli.config.optimizer_rules import OPTIMIZER_RULES
 from accel_cli.config.pipeline_rules import PIPELINE_RULES
@@ -75,6 +76,7 @@ RULES: tuple[Rule, ...] = (
     *PRECISION_RULES,
     *COMPILE_RULES,
     *MEMORY_RULES,
+    *LOADER_RULES,
     *SCHEDULE_RULES,
     *OPTIMIZER_RULES,
     *STREAM_RULES,

@@ -59,6 +59,10 @@ class Data:
         """The data set of "train", "validation" or "test"; the same object at every call."""
         return self._once().splits[name]
 
+    def content(self, name: Split) -> dict[str, Any] | None:
+        """What names the content of a split of samples to be decoded, for keeping; None: nothing does."""
+        return None
+
     def _once(self) -> Loaded:
         if self._loaded is None:
             self._loaded = self.load()

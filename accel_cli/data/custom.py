@@ -30,6 +30,7 @@ class Custom(Data):
 
     def __init__(self, config: Any, seed: int) -> None:
         super().__init__(config, seed)
+        self._shares: dict[Split, float] = {}
         if config.collate is not None:
             self.collate = load_factory(config.collate, "data.collate")
 
@@ -40,11 +41,19 @@ class Custom(Data):
             "validation": self.config.validation_share,
             "test": self.config.test_share,
         }
-        missing = {name: share for name, share in shares.items() if name not in made}
-        if missing:
-            made |= _cut(made["train"], missing, self.seed, self.config.factory)
+        self._shares = {name: share for name, share in shares.items() if name not in made}
+        if self._shares:
+            made |= _cut(made["train"], self._shares, self.seed, self.config.factory)
         facts = look_at(made["train"], self.config, f"data.factory={self.config.factory}")
         return Loaded(DataDescription(**facts, **sample_counts(made)), made)
+
+    def content(self, name: Split) -> dict[str, Any] | None:
+        if self.config.fingerprint is None:
+            return None
+        self._once()
+        own = {"factory": self.config.factory, "args": self.config.args, "split": name}
+        cut = {"seed": self.seed, "shares": self._shares} if self._shares else {}
+        return {**own, **cut, "fingerprint": self.config.fingerprint}
 
 
 def make_splits(factory: Callable[..., Any], config: Any) -> dict[Split, Any]:

@@ -7,18 +7,16 @@ from typing import Any
 
 from accel_cli.config.decide import Decision
 from accel_cli.config.run import Run
+from accel_cli.engine.setup import unwatched
 from accel_cli.engine.trial import milliseconds
 from accel_cli.engine.trial_compile import MARGIN, settle_compile
 from accel_cli.engine.trial_learning_rate import Progress, find_learning_rate
+from accel_cli.engine.trial_loader import asks, settle_loader
 from accel_cli.engine.trial_memory import find_micro_batch
 from accel_cli.engine.trial_precision import settle_precision
 from accel_cli.world import World
 
 Say = Callable[[str], None]
-
-
-def unwatched(what: str, done: int, total: int) -> None:
-    """Progress that nobody looks at."""
 
 
 def settle(
@@ -46,6 +44,9 @@ def settle(
         say("trying whether compiling pays")
         run, decision = settle_compile(run, hardware, world, say)
         decisions.append(decision)
+    if asks(run):
+        run, found = settle_loader(run, hardware, world, say)
+        decisions += found
     if run.train.learning_rate == "find":
         say("looking for the learning rate: a short run of rising rates")
         run, decision = find_learning_rate(run, hardware, world, progress)

@@ -18,6 +18,7 @@ from accel_cli.config.work import divide, learning_rate, steps
 from accel_cli.engine import activation_checkpointing, same_start
 from accel_cli.engine.average import evaluation_weights
 from accel_cli.engine.blocks import find_blocks
+from accel_cli.engine.sharing import Kept, Node, Progress
 from accel_cli.engine.step import step_seed
 from accel_cli.engine.training import Training, Whole
 from accel_cli.errors import ConfigError, Problem
@@ -39,7 +40,13 @@ def enter(run: Run) -> tuple[Any, World]:
     return hardware, join(device, run.launch.backend, run.launch.wait)
 
 
-def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> tuple[Training, list[Decision]]:
+def unwatched(what: str, done: int, total: int) -> None:
+    """Progress that nobody looks at."""
+
+
+def build(
+    run: Run, hardware: Any, world: World, say: Callable[[str], None], progress: Progress = unwatched
+) -> tuple[Training, list[Decision]]:
     """Build everything, in the order that each thing needs of the ones before it.
 
     Raises ConfigError for what only the model or the data can tell (the fourth door); every rank raises the same.
@@ -132,7 +139,8 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     hooks += precision.after_step(bare)
 
     # 10. the batches, of data that is final now
-    loader = _loader(run, data, description, work.micro_batches, strategy.data, decisions)
+    node = _node(run, data, hardware, world, progress)
+    loader = _loader(run, data, description, work.micro_batches, strategy.data, node, decisions)
 
     # 11. what user code draws while training is a rank's own, from here on
     seed_everything(hardware, step_seed(run.train.seed, 0, strategy.data.rank))
@@ -186,7 +194,23 @@ def augment(run: Run, description: Any) -> Pipeline | None:
     return Pipeline(transforms, run.train.seed, steps(run, description.train_samples)) if transforms else None
 
 
-def _loader(run: Run, data: Any, description: Any, micro_batches: int, world: World, decisions: list[Decision]) -> Any:
+def loader_for(run: Run, t: Training) -> Any:
+    """Another loader for a training that is built, as ``run`` says."""
+    node = _node(run, t.data, t.hardware, t.world, unwatched)
+    return _loader(run, t.data, t.description, t.work.micro_batches, t.strategy.data, node, [])
+
+
+def _node(run: Run, data: Any, hardware: Any, world: World, progress: Progress) -> Node:
+    """What the loaders of a node share."""
+    content = data.content("train")
+    kept = None if content is None else Kept(run.data.cache, content)
+    made_of = [run.data.model_dump(), run.train.seed]
+    return Node(world, made_of, kept, progress, hardware.memory_limit(world.local_world_size))
+
+
+def _loader(
+    run: Run, data: Any, description: Any, micro_batches: int, world: World, node: Node, decisions: list[Decision]
+) -> Any:
     dataset = data.split("train")
     samples = description.train_samples
     if samples is not None and samples < 1:
@@ -209,6 +233,7 @@ def _loader(run: Run, data: Any, description: Any, micro_batches: int, world: Wo
         device=world.device,
         collate=data.collate,
         seed=run.train.seed,
+        sharing=node,
     )
     if run.loader.option == "auto":
         decisions.append(Decision("loader", type(loader).__name__.lower(), loader.why))

@@ -50,7 +50,7 @@ class Traffic:
 
     def step(self, training: Training, batches: Sequence[Any]) -> StepReport:
         """The same step, watched."""
-        counter = training.hardware.operation_counter() if self._peak is not None else nullcontext()
+        counter: Any = training.hardware.operation_counter() if self._peak is not None else nullcontext()
         with _Collectives() as seen, _timed_waits() as waits, counter:
             report = train_step(training, batches)
         if self._peak is not None:

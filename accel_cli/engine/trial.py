@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from accel_cli.config.run import Run
-from accel_cli.engine.setup import build
+from accel_cli.engine.setup import build, loader_for
 from accel_cli.engine.step import StepReport, train_step
 from accel_cli.world import World
 
@@ -36,6 +36,8 @@ class Trial:
         self._hardware = hardware
         self.training, _ = build(run, hardware, world, lambda line: None)
         self.training.train_mode()
+        self.waited = 0.0
+        """Seconds, for batches."""
         self._batches: Iterator[list[Any]] = iter(())
 
     def __enter__(self) -> Self:
@@ -57,13 +59,21 @@ class Trial:
             found = next(self._batches)
         return found
 
+    def load(self, run: Run) -> None:
+        """Go on with the loader of another run, from the first batch again."""
+        self._batches = iter(())
+        self.training.loader.close()
+        self.training.loader = loader_for(run, self.training)
+
     def step(self, micro_batches: int | None = None) -> StepReport:
         """One real step: data, forward, backward, the exchange between ranks, the optimizer.
 
         ``micro_batches`` leaves out those of a rank beyond the first few.
         """
-        t = self.training
-        report = train_step(t, self.batches()[:micro_batches])
+        t, began = self.training, time.perf_counter()
+        batches = self.batches()[:micro_batches]
+        self.waited += time.perf_counter() - began
+        report = train_step(t, batches)
         t.step = min(t.step + 1, t.steps - 1)
         return report
 

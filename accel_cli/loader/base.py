@@ -13,6 +13,7 @@ from accel_cli.errors import ConfigError, Problem
 from accel_cli.loader.finish import Finish
 from accel_cli.loader.order import Order
 from accel_cli.loader.read import Collate, Reader
+from accel_cli.loader.sharing import Sharing
 from accel_cli.loader.stream import RawBatch, Stream, is_stream
 
 
@@ -37,6 +38,7 @@ class Loader:
         device: torch.device,
         collate: Collate | None,
         seed: int,
+        sharing: Sharing | None = None,
     ) -> None:
         if order.batch % micro_batches:
             why = f"{order.world_size} ranks of {micro_batches} micro-batches cannot share it evenly"
@@ -44,6 +46,7 @@ class Loader:
             raise ConfigError(Problem(f"train.global_batch={order.global_batch}", why, fix))
         self.config = config
         self.order = order
+        self.sharing = sharing or Sharing()
         self.micro_batches = micro_batches
         self.finish = Finish(description, device, augment)
         self.keys = augment.keys if augment is not None else own_keys
@@ -51,7 +54,12 @@ class Loader:
         self.reader = Reader(dataset, collate=collate, seed=seed)
 
     def batches(self, first_step: int, last_step: int) -> Iterator[list[Any]]:
-        """For each of the steps first_step .. last_step - 1 the list of its micro-batches, on the device."""
+        """For each of the steps first_step .. last_step - 1 the list of its micro-batches, on the device.
+
+        Nothing is gathered ahead: a device that is asynchronous still works on step k while the host makes and copies
+        the batch of step k + 1, since the loop reads a step's numbers after the next one is launched (``read_later``)
+        and copies from pinned memory do not wait. On a CPU there is no one to do it meanwhile.
+        """
         finish = self.finish
         steps: Iterator[list[RawBatch]]
         if self.stream is not None:

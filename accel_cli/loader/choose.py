@@ -4,26 +4,34 @@ from __future__ import annotations
 
 MOST_WORKERS = 16
 LARGEST_SHARE = 0.25
-"""Of the memory that is free, for all copies of a set: activations, caches and evaluation need the rest."""
+"""Of the memory that is free: activations, caches and evaluation need the rest."""
+PREFETCH = 2
+"""What ``prefetch=auto`` is where nothing was measured."""
 
 
 def choose(
-    dataset_bytes: int | None, memory_available_bytes: int, has_batch: bool, *, copies: int = 1, reason: str = ""
+    dataset_bytes: int | None,
+    memory_available_bytes: int,
+    has_batch: bool,
+    *,
+    device_bytes: int | None = None,
+    reason: str = "",
 ) -> tuple[str, str]:
-    """(option, why): ``memory`` or ``workers``.
+    """(option, why): ``memory``, ``device`` or ``workers``.
 
     ``dataset_bytes`` is what the set takes as tensors, None where it cannot be held so, ``reason`` then says why;
-    ``has_batch``: an array data set, which needs no copy; ``copies``: ranks of this machine, each with its own.
+    ``has_batch``: an array data set, which needs no copy; ``device_bytes``: free on the accelerator, None where there
+    is none or it cannot hold such a set.
     """
-    if has_batch:
-        return "memory", "an array data set: a batch is one gather"
     if dataset_bytes is None:
         return "workers", reason or "the samples cannot be held as tensors"
-    needed = dataset_bytes * copies
-    sizes = f"{needed / 1e9:.2g} GB as tensors, {memory_available_bytes / 1e9:.2g} GB free"
-    if needed <= LARGEST_SHARE * memory_available_bytes:
-        return "memory", f"small: {sizes}"
-    return "workers", f"large: {sizes}"
+    sizes = f"{dataset_bytes / 1e9:.2g} GB as tensors, {memory_available_bytes / 1e9:.2g} GB free"
+    fits = has_batch or dataset_bytes <= LARGEST_SHARE * memory_available_bytes
+    if fits and device_bytes is not None and dataset_bytes <= LARGEST_SHARE * device_bytes:
+        return "device", f"{dataset_bytes / 1e9:.2g} GB, the device has {device_bytes / 1e9:.2g} GB free"
+    if has_batch:
+        return "memory", "an array data set: a batch is one gather"
+    return ("memory", f"small: {sizes}") if fits else ("workers", f"large: {sizes}")
 
 
 def worker_count(workers: int | str, *, cores: int, device: str) -> int:
@@ -32,3 +40,12 @@ def worker_count(workers: int | str, *, cores: int, device: str) -> int:
         return workers
     least = 0 if device == "cpu" else 1
     return min(max(cores - 1, least), MOST_WORKERS)
+
+
+def thread_count(threads: int | str, *, cores: int) -> int:
+    """Threads of each rank: one at least, as many as processes would be else."""
+    return threads if isinstance(threads, int) else min(max(cores - 1, 1), MOST_WORKERS)
+
+
+def prefetched(prefetch: int | str) -> int:
+    return prefetch if isinstance(prefetch, int) else PREFETCH

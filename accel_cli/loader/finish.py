@@ -25,7 +25,7 @@ class Finish:
     def __init__(self, description: DataDescription, device: torch.device, augment: Any = None) -> None:
         self.device = device
         self.augment = augment
-        self._is_cuda = device.type == "cuda"
+        self._is_cuda, self._is_host = device.type == "cuda", device.type == "cpu"
         self._description = description
         self._inputs = {"image": self._scale, "vector": self._scale, "tokens": Tensor.long}.get(description.input)
         self._targets = {"class": Tensor.long, "next_token": Tensor.long, "number": self._numbers}.get(
@@ -43,7 +43,9 @@ class Finish:
                 why = f"changes (inputs, targets); the batches of this data are {type(batch).__name__}"
                 raise ConfigError(Problem("augment", why, "try augment=none"))
             return map_tensors(self._move, batch)
-        inputs, targets = self._move(batch[0]), map_tensors(self._move, batch[1])
+        inputs, targets = batch[0], batch[1]
+        if not self._is_host:
+            inputs, targets = self._move(inputs), map_tensors(self._move, targets)
         if self._targets is not None and isinstance(targets, Tensor):
             targets = self._targets(targets)
         if self.augment is not None:
@@ -58,11 +60,11 @@ class Finish:
         return tensor.to(self.device)
 
     def _scale(self, inputs: Tensor) -> Tensor:
-        is_copy = inputs.dtype != torch.float32
-        inputs = inputs.float()
         if self._mean is None or self._rate is None:
-            return inputs
-        return (inputs.sub_(self._mean) if is_copy else inputs - self._mean).mul_(self._rate)
+            return inputs.float()
+        if inputs.dtype == torch.uint8:  # the difference is float32 without a copy
+            return (inputs - self._mean).mul_(self._rate)
+        return (inputs.float() - self._mean).mul_(self._rate)
 
     def _numbers(self, targets: Tensor) -> Tensor:
         targets = targets.float()

@@ -19,10 +19,11 @@ class Reader:
 
     An array data set (one with ``batch``) is gathered at once; one that differs by epoch says ``by_epoch`` and is asked
     for ``batch(indices, epochs)``. Any other is read sample by sample, each after seeding
-    random, numpy and torch from (seed, epoch, index): its draws are the sample's own, in whatever process.
+    random, numpy and torch from (seed, epoch, index): its draws are the sample's own, in whatever process. Without a
+    seed no generator is touched.
     """
 
-    def __init__(self, dataset: Any, *, collate: Collate | None, seed: int) -> None:
+    def __init__(self, dataset: Any, *, collate: Collate | None, seed: int | None) -> None:
         self.dataset = dataset
         self.seed = seed
         self.collate = collate or default_collate
@@ -32,6 +33,8 @@ class Reader:
     def __call__(self, epochs: Tensor, indices: Tensor) -> Any:
         if self.is_array:
             return self.dataset.batch(indices, epochs) if self._by_epoch else self.dataset.batch(indices)
+        if self.seed is None:
+            return self.collate(self.items(epochs.tolist(), indices.tolist()))
         with restored():
             return self.collate(self.items(epochs.tolist(), indices.tolist()))
 
@@ -40,7 +43,8 @@ class Reader:
         return [self._item(epoch, index) for epoch, index in zip(epochs, indices, strict=True)]
 
     def _item(self, epoch: int, index: int) -> Any:
-        seed_sample(self.seed, epoch, index)
+        if self.seed is not None:
+            seed_sample(self.seed, epoch, index)
         try:
             return self.dataset[index]
         except AccelError:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from accel_cli.errors import AccelError, ConfigError, HangError, Problem, ResourceError
 from accel_cli.loader.base import Loader
-from accel_cli.loader.choose import worker_count
+from accel_cli.loader.choose import prefetched, worker_count
 from accel_cli.loader.order import Order
 from accel_cli.loader.process import Start, describe_death, kill
 from accel_cli.loader.read import Reader
@@ -69,7 +69,7 @@ class Workers(Loader):
                 batch_sampler=MicroBatches(self.order, self.micro_batches, self.keys),
                 num_workers=self.workers,
                 collate_fn=_as_is,
-                prefetch_factor=self.config.prefetch,
+                prefetch_factor=prefetched(self.config.prefetch),
                 persistent_workers=True,
                 pin_memory=self.finish.device.type == "cuda",
                 timeout=min(POLL_SECONDS, self.config.timeout),

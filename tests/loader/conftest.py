@@ -20,6 +20,8 @@ IMAGES = DataDescription(
 )
 CONFIGS = {
     "memory": loader.Memory(option="memory"),
+    "device": loader.Device(option="device"),
+    **{f"{n} threads": loader.Threads(option="threads", threads=n, prefetch=2, timeout=60.0) for n in (1, 3)},
     **{str(n): loader.Workers(option="workers", workers=n, prefetch=2, timeout=60.0) for n in (0, 1, 2)},
 }
 
@@ -40,6 +42,13 @@ class Arrays:
 
     def batch(self, indices):
         return self.inputs.index_select(0, indices), self.targets.index_select(0, indices)
+
+    @property
+    def nbytes(self) -> int:
+        return self.inputs.nbytes + self.targets.nbytes
+
+    def to(self, device):
+        return self  # the tests' device is the host
 
 
 class Items(Dataset):
@@ -74,7 +83,19 @@ def make():
     """A loader of 8 samples a step in 2 micro-batches, on 1 of ``world`` ranks; closed at the end."""
     opened = []
 
-    def build(kind, config, dataset, *, augmented=False, collate=None, description=IMAGES, rank=0, world=1, micro=2):
+    def build(
+        kind,
+        config,
+        dataset,
+        *,
+        augmented=False,
+        collate=None,
+        description=IMAGES,
+        rank=0,
+        world=1,
+        micro=2,
+        sharing=None,
+    ):
         settings = augment.Basic(option="basic", flip=0.5, crop=2, rotate=0.0, scale=0.0)
         samples = len(dataset) if hasattr(dataset, "__len__") else None
         made = kind(
@@ -87,6 +108,7 @@ def make():
             device=torch.device("cpu"),
             collate=collate,
             seed=1,
+            sharing=sharing,
         )
         opened.append(made)
         return made

@@ -7,10 +7,14 @@ import numpy
 import pytest
 import torch
 
+from accel_cli.data.arrays import ArrayDataset, WindowDataset
 from accel_cli.description import DataDescription
 from accel_cli.errors import ConfigError
 from accel_cli.loader import auto
+from accel_cli.loader.device import Device
 from accel_cli.loader.memory import Memory
+from accel_cli.loader.sharing import Sharing
+from accel_cli.loader.threads import Threads
 from accel_cli.loader.workers import Workers
 
 
@@ -19,14 +23,14 @@ def same(one, other) -> bool:
     return len(flat[0]) == len(flat[1]) and all(map(torch.equal, *flat))
 
 
-def test_memory_and_workers_give_the_same_bits_also_from_the_middle_of_an_epoch(make, arrays, kinds):
+def test_all_give_the_same_bits_also_from_the_middle_of_an_epoch(make, arrays, kinds):
     wanted = list(make(Memory, "memory", arrays, augmented=True).batches(0, 12))
     assert wanted[0][0][0].shape == (4, 3, 8, 8)
     assert len(wanted[0]) == 2
-    stacked, workers = make(Memory, "memory", kinds.Items(arrays), augmented=True), []
-    for count, dataset in itertools.product("012", (arrays, kinds.Items(arrays))):
-        workers.append(make(Workers, count, dataset, augmented=True))
-    for loader in (stacked, *workers):
+    ways = [(Workers, "0"), (Workers, "1"), (Workers, "2"), (Threads, "1 threads"), (Threads, "3 threads")]
+    ways += [(Memory, "memory"), (Device, "device")]
+    for (kind, config), dataset in itertools.product(ways, (arrays, kinds.Items(arrays))):
+        loader = make(kind, config, dataset, augmented=True)
         assert same(list(loader.batches(0, 12)), wanted), loader.why
         assert same(list(loader.batches(7, 12)), wanted[7:]), loader.why
 
@@ -134,3 +138,36 @@ def test_auto_serves_all_of_them(make, arrays, kinds):
 def test_micro_batches_that_do_not_divide_the_share_are_refused(make, arrays):
     with pytest.raises(ConfigError, match="a multiple of 3"):
         make(Memory, "memory", arrays, micro=3)
+
+
+def test_a_device_refuses_what_it_cannot_hold(make, arrays, kinds):
+    class Own(kinds.Arrays):
+        to = None
+
+    small = Sharing()
+    small.device_memory = 100
+    bare = Own.__new__(Own)
+    vars(bare).update(vars(arrays))
+    for dataset, sharing, why in (
+        (arrays, small, "is free"),
+        (bare, None, "no `to"),
+        (kinds.Items(arrays), small, "free"),
+    ):
+        with pytest.raises(ConfigError, match=why) as caught:
+            make(Device, "device", dataset, sharing=sharing)
+        assert caught.value.problems[0].fix == "try loader=memory"
+    with pytest.raises(ConfigError, match="drawn anew") as caught:
+        make(Device, "device", kinds.Drawn(arrays))
+    assert (caught.value.problems[0].where, caught.value.problems[0].fix) == ("loader=device", "try loader=workers")
+
+
+def test_shipped_arrays_move_with_their_own_rows_alone():
+    inputs, targets, rows = torch.arange(40.0).view(20, 2), torch.arange(20), torch.tensor([3, 5, 8])
+    whole = ArrayDataset(inputs, targets, rows)
+    moved = whole.to(torch.device("cpu"))
+    assert moved.inputs.shape == (3, 2)
+    assert whole.nbytes == moved.nbytes == 3 * (8 + 8)
+    places = torch.tensor([2, 0])
+    assert all(map(torch.equal, moved.batch(places), whole.batch(places)))
+    windows = WindowDataset(torch.arange(30, dtype=torch.uint8), 4)
+    assert all(map(torch.equal, windows.to(torch.device("cpu")).batch(places), windows.batch(places)))

@@ -16,17 +16,21 @@ FOLDER = Path(__file__).parents[2] / "configs/loader"
 
 
 @pytest.mark.parametrize(
-    ("size", "has_batch", "copies", "option", "why"),
+    ("size", "has_batch", "device", "option", "why"),
     [
-        (0, True, 1, "memory", "gather"),
-        (1 * GB, False, 1, "memory", "small: 1 GB as tensors, 8 GB free"),
-        (1 * GB, False, 4, "workers", "large: 4 GB"),
-        (3 * GB, False, 1, "workers", "large"),
-        (None, False, 1, "workers", "drawn anew"),
+        (0, True, None, "memory", "gather"),
+        (1 * GB, False, None, "memory", "small: 1 GB as tensors, 8 GB free"),
+        (3 * GB, False, None, "workers", "large: 3 GB"),
+        (None, False, None, "workers", "drawn anew"),
+        (None, False, 80 * GB, "workers", "drawn anew"),
+        (1 * GB, True, 80 * GB, "device", "1 GB, the device has 80 GB free"),
+        (1 * GB, False, 80 * GB, "device", "the device has"),
+        (1 * GB, False, 3 * GB, "memory", "small"),
+        (30 * GB, True, 80 * GB, "memory", "gather"),
     ],
 )
-def test_choose(size, has_batch, copies, option, why):
-    chosen, reason = choose(size, 8 * GB, has_batch, copies=copies, reason="drawn anew")
+def test_choose(size, has_batch, device, option, why):
+    chosen, reason = choose(size, 8 * GB, has_batch, device_bytes=device, reason="drawn anew")
     assert chosen == option
     assert why in reason
 

@@ -265,8 +265,14 @@ class Custom(Data):
     collate: str | None = Field(
         description="package.module:name that makes a batch of a list of samples; null: torch's"
     )
+    fingerprint: str | None = Field(
+        min_length=1,
+        description="any word that names the content: decoded samples are then kept for later runs; change it when the "
+        "data or the code changes; null: decoded for each run",
+    )
     validation_share: ValidationShare
     test_share: TestShare
+    cache: Cache
 
 
 class Shards(Data):
