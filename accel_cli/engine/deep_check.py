@@ -24,7 +24,7 @@ def check(run: Run) -> None:
     """Raise ConfigError for what setup would refuse. Weights are only allocated where a model cannot do without."""
     data = implementation("data", run.data)(run.data, run.train.seed)
     description = data.describe()
-    steps(run, description.train_samples)
+    steps(run, count := description.train_samples)
     for option in run.augment.values():
         implementation("augment", option)(option, description)
     if run.task.option == "auto":
@@ -52,6 +52,8 @@ def check(run: Run) -> None:
     except (NotImplementedError, RuntimeError, AttributeError):
         model, output = _forward(run, description, task, batch, "cpu")
     task.check(output, batch)
+    with torch.no_grad():
+        implementation("transfer", run.transfer)(run.transfer).head(model, task, batch, min(2, count or 2))
     activation_checkpointing.check(find_blocks(model, run.train.blocks), run.train.activation_checkpointing)
     freeze(model, run.optimizer.groups)
     device = implementation("hardware", run.hardware)(run.hardware).device(0)

@@ -15,9 +15,12 @@ from accel_cli.config.decide import Decision
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
 from accel_cli.config.work import divide, learning_rate, steps
+from accel_cli.data.base import Report, quiet
 from accel_cli.engine import activation_checkpointing, same_start
 from accel_cli.engine.average import evaluation_weights
 from accel_cli.engine.blocks import find_blocks
+from accel_cli.engine.features import on_features
+from accel_cli.engine.outputs import Outputs
 from accel_cli.engine.step import step_seed
 from accel_cli.engine.training import Training, Whole
 from accel_cli.errors import ConfigError, Problem
@@ -38,9 +41,18 @@ def enter(run: Run) -> tuple[Any, World]:
     return hardware, join(device, run.launch.backend, run.launch.wait)
 
 
-def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> tuple[Training, list[Decision]]:
+def build(
+    run: Run,
+    hardware: Any,
+    world: World,
+    say: Callable[[str], None],
+    progress: Report = quiet,
+    *,
+    learns: bool = True,
+) -> tuple[Training, list[Decision]]:
     """Build everything, in the order that each thing needs of the ones before it.
 
+    Without ``learns`` it is to be evaluated only: what a run computes once to learn from is left out.
     Raises ConfigError for what only the model or the data can tell (the fourth door); every rank raises the same.
     """
     decisions: list[Decision] = []
@@ -85,12 +97,25 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     precision.start()
     for line in precision.convert(bare, work.micro_batch):
         say(line)
-    example = _batch(data, description, 2, home)
+    example = _batch(data, 2, home)
     _check(task, bare, example, precision)
+    augment = _augment(run, description)
+    outputs = Outputs(
+        run=run, data=data, augment=augment, task=task, example=example, precision=precision, world=world,
+        report=progress,
+    )  # fmt: skip
+    if (
+        learns
+        and (head := _head(transfer, task, bare, example, min(2, description.train_samples or 2), precision))
+        is not None
+    ):
+        data, augment = on_features(head, bare, outputs), None
+        say(f"{head.name} is trained, on features {list(data.describe().input_shape)} of the rest, computed once")
+        example = _batch(data, 2, home)
     if run.communication.option == "auto" and strategy.gradient.world_size == 1:
         run = run.with_option("communication", "exact")  # no decision: more ranks may join later
     elif run.communication.option == "auto":
-        batch = _batch(data, description, work.micro_batch, home)
+        batch = _batch(data, work.micro_batch, home)
         decisions.append(_communication(run, strategy, task, bare, batch, precision, work.micro_batches))
         run = run.with_option("communication", decisions[-1].value)
 
@@ -129,8 +154,11 @@ def build(run: Run, hardware: Any, world: World, say: Callable[[str], None]) -> 
     hooks += strategy.after_step
     hooks += precision.after_step(bare)
 
-    # 10. the batches, of data that is final now
-    loader = _loader(run, data, description, work.micro_batches, strategy.data, decisions)
+    # 10. what is learnt from beside the targets, and the batches, of data that is final now
+    for compression in passes if learns else ():
+        task, augment = compression.teach(task, augment, outputs)
+    views = next((part.views for part in (data, *passes) if part.views is not None), None)
+    loader = _loader(run, data, augment, work.micro_batches, strategy.data, views, decisions)
 
     # 11. what user code draws while training is a rank's own, from here on
     seed_everything(hardware, step_seed(run.train.seed, 0, strategy.data.rank))
@@ -183,8 +211,16 @@ def _augment(run: Run, description: Any) -> Pipeline | None:
     return Pipeline(transforms, run.train.seed) if transforms else None
 
 
-def _loader(run: Run, data: Any, description: Any, micro_batches: int, world: World, decisions: list[Decision]) -> Any:
-    dataset = data.split("train")
+def _loader(
+    run: Run,
+    data: Any,
+    augment: Any,
+    micro_batches: int,
+    world: World,
+    views: int | None,
+    decisions: list[Decision],
+) -> Any:
+    dataset, description = data.split("train"), data.describe()
     samples = description.train_samples
     if samples is not None and samples < 1:
         raise ConfigError(Problem(f"data={run.data.option}", "the training split is empty", "check the data"))
@@ -194,7 +230,7 @@ def _loader(run: Run, data: Any, description: Any, micro_batches: int, world: Wo
         global_batch=run.train.global_batch,
         rank=world.rank,
         world_size=world.world_size,
-        views=data.views,
+        views=views,
     )
     loader = implementation("loader", run.loader)(
         run.loader,
@@ -202,7 +238,7 @@ def _loader(run: Run, data: Any, description: Any, micro_batches: int, world: Wo
         description=description,
         order=order,
         micro_batches=micro_batches,
-        augment=_augment(run, description),
+        augment=augment,
         device=world.device,
         collate=data.collate,
         seed=run.train.seed,
@@ -212,11 +248,11 @@ def _loader(run: Run, data: Any, description: Any, micro_batches: int, world: Wo
     return loader
 
 
-def _batch(data: Any, description: Any, size: int, home: torch.device) -> Any:
+def _batch(data: Any, size: int, home: torch.device) -> Any:
     """The first training samples, as evaluation reads them."""
     batches = evaluation_batches(
         data.split("train"),
-        description=description,
+        description=data.describe(),
         batch_size=size,
         rank=0,
         world_size=1,
@@ -233,6 +269,16 @@ def _check(task: Any, model: nn.Module, batch: Any, precision: Any) -> None:
     with precision.autocast():
         task.check(task.forward(model, batch), batch)
     model.train()
+
+
+@torch.no_grad()
+def _head(transfer: Any, task: Any, model: nn.Module, batch: Any, samples: int, precision: Any) -> Any:
+    """The part that alone is trained, if that is how the run learns."""
+    model.eval()
+    with precision.autocast():
+        head = transfer.head(model, task, batch, samples)
+    model.train()
+    return head
 
 
 @torch.no_grad()
