@@ -22,6 +22,9 @@ class Pass:
         """Before training and before the strategy lays the model out: the model to train, changed in place or new."""
         return model
 
+    def check(self, task: Any, outputs: Any) -> None:
+        """Raise ConfigError where ``teach`` would, as far as nothing has to be computed for that."""
+
     def teach(self, task: Any, augment: Any, outputs: Any) -> tuple[Any, Any]:
         """What training goes by, and what changes its batches, once all else is built: (task, augment).
 

@@ -12,6 +12,7 @@ from accel_cli.compression.base import Pass
 from accel_cli.config.schema.compression import Distill as Config
 from accel_cli.errors import ConfigError, Problem
 
+KEY = "compression.passes.distill"
 IGNORED = -100
 """A target token that counts nothing."""
 WIDTH = {"class": "classes", "next_token": "vocabulary", "number": "outputs"}
@@ -36,18 +37,12 @@ class Distill(Pass):
 
     config: Config
 
+    def check(self, task: Any, outputs: Any) -> None:
+        self._teacher(task, outputs)
+
     def teach(self, task: Any, augment: Any, outputs: Any) -> tuple[Any, Any]:
         """Raises ConfigError for a teacher of another target, ResourceError where its outputs do not fit the disk."""
-        config, where = self.config, "compression.passes.distill"
-        key = f"{where}.teacher={config.teacher}"
-        if task.target not in WIDTH:
-            why = f"softens classes, tokens and numbers; task={task.config.option} has a loss of its own"
-            raise ConfigError(Problem("compression=distill", why, "try compression=none"))
-        if not (isinstance(outputs.example, (tuple, list)) and isinstance(outputs.example[0], Tensor)):
-            why = f"reads pairs of inputs and targets; this data gives a {type(outputs.example).__name__}"
-            raise ConfigError(Problem("compression=distill", why, "let the data give (inputs, targets)"))
-        teacher = outputs.teacher(config.teacher, config.checkpoint, key)
-        check(teacher.description, outputs.description, WIDTH[task.target], key)
+        config, teacher = self.config, self._teacher(task, outputs)
         if config.cache:
             table = outputs.keep(
                 "outputs of the teacher",
@@ -55,8 +50,8 @@ class Distill(Pass):
                 teacher.of_batch,
                 "train",
                 views=config.views,
-                where=key,
-                otherwise=f"{where}.cache=false",
+                where=f"{KEY}.teacher={config.teacher}",
+                otherwise=f"{KEY}.cache=false",
             )
             self.views = config.views
             device = outputs.device
@@ -69,6 +64,18 @@ class Distill(Pass):
                 return teacher.of_inputs(inputs)  # type: ignore[no-any-return]
 
         return Lesson(task, config.temperature, config.share), Teaching(augment, says)
+
+    def _teacher(self, task: Any, outputs: Any) -> Any:
+        key = f"{KEY}.teacher={self.config.teacher}"
+        if task.target not in WIDTH:
+            why = f"softens classes, tokens and numbers; task={task.config.option} has a loss of its own"
+            raise ConfigError(Problem("compression=distill", why, "try compression=none"))
+        if not (isinstance(outputs.example, (tuple, list)) and isinstance(outputs.example[0], Tensor)):
+            why = f"reads pairs of inputs and targets; this data gives a {type(outputs.example).__name__}"
+            raise ConfigError(Problem("compression=distill", why, "let the data give (inputs, targets)"))
+        teacher = outputs.teacher(self.config.teacher, self.config.checkpoint, key, f"{KEY}.checkpoint=latest")
+        check(teacher.description, outputs.description, WIDTH[task.target], key)
+        return teacher
 
 
 def check(theirs: Any, ours: Any, width: str, key: str) -> None:

@@ -11,8 +11,10 @@ from torch import nn
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
 from accel_cli.config.work import steps
+from accel_cli.data.base import quiet
 from accel_cli.engine import activation_checkpointing
 from accel_cli.engine.blocks import find_blocks
+from accel_cli.engine.outputs import Outputs
 from accel_cli.loader.evaluation import evaluation_batches
 from accel_cli.optimizer.groups import parameter_groups
 from accel_cli.optimizer.patterns import freeze
@@ -56,8 +58,15 @@ def check(run: Run) -> None:
         implementation("transfer", run.transfer)(run.transfer).head(model, task, batch, min(2, count or 2))
     activation_checkpointing.check(find_blocks(model, run.train.blocks), run.train.activation_checkpointing)
     freeze(model, run.optimizer.groups)
+    cpu = torch.device("cpu")
+    precision = implementation("precision", run.precision)(run.precision, cpu)
+    outputs = Outputs(
+        run=run, data=data, augment=None, task=task, example=batch, precision=precision, device=cpu, report=quiet
+    )
+    for option in run.compression.values():
+        implementation("compression", option)(option).check(task, outputs)
     device = implementation("hardware", run.hardware)(run.hardware).device(0)
-    implementation("precision", run.precision)(run.precision, torch.device("cpu")).convert(model, 1)
+    precision.convert(model, 1)
     groups = parameter_groups(model, run.optimizer, {})
     implementation("optimizer", run.optimizer)(run.optimizer, groups, device)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from accel_cli.data.base import SPLITS
-from accel_cli.engine.outputs import OfOutputs, Outputs
+from accel_cli.data.base import SPLITS, Split
+from accel_cli.description import DataDescription
+from accel_cli.engine.output_table import Table
+from accel_cli.engine.outputs import Outputs
 from accel_cli.errors import CheckpointError
 
 
-def on_features(head: Any, model: nn.Module, outputs: Outputs) -> OfOutputs:
+def on_features(head: Any, model: nn.Module, outputs: Outputs) -> Features:
     """The data of the head's inputs. From here on the model's forward takes those, and calls its head only.
 
     Names, weights and everything else of the model stay: it is saved, loaded and exported whole. ``head`` is what
@@ -39,7 +42,7 @@ def on_features(head: Any, model: nn.Module, outputs: Outputs) -> OfOutputs:
     }
     model.forward = lambda features: head.module(features)  # type: ignore[method-assign]
     _keep_the_rest(model, head.name)
-    return OfOutputs(tables, outputs.description)
+    return Features(tables, outputs.description)
 
 
 def _keep_the_rest(model: nn.Module, head: str) -> None:
@@ -53,3 +56,42 @@ def _keep_the_rest(model: nn.Module, head: str) -> None:
             raise CheckpointError(f"the checkpoint does not fit: {why}", "put back the weights that the run began with")
 
     model.register_load_state_dict_pre_hook(compare)
+
+
+class Rows:
+    """An array data set of a table: (output, target) of each sample, by epoch."""
+
+    by_epoch = True
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        return self.table.outputs[0, index], self.table.targets[index]
+
+    def batch(self, indices: Tensor, epochs: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the samples and epochs that are named (LongTensor [n]): outputs [n, ...] and targets [n, ...]."""
+        return self.table.rows(epochs, indices), self.table.targets[indices]
+
+
+class Features:
+    """Data whose inputs are the features of other data's; the rest of their description stays."""
+
+    collate = None
+
+    def __init__(self, tables: dict[Split, Table], description: DataDescription) -> None:
+        self.views = len(tables["train"].outputs)
+        self._splits = {name: Rows(table) for name, table in tables.items()}
+        shape = tuple(tables["train"].outputs.shape[2:])
+        self._description = dataclasses.replace(description, input="other", input_shape=shape, mean=None, std=None)
+
+    def describe(self) -> DataDescription:
+        return self._description
+
+    def split(self, name: Split) -> Rows:
+        return self._splits[name]

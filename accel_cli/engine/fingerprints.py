@@ -42,7 +42,12 @@ def of_weights(module: nn.Module, leave_out: Iterable[str] = ()) -> str:
 
 
 def of_samples(dataset: Any, collate: Collate | None) -> str:
-    """Of all samples of a split, inputs and targets as they are stored; reads through it once."""
+    """Of all samples of a split, inputs and targets as they are stored; reads through it once.
+
+    Of what lies in the data cache the entry's name tells as much, and which rows there are.
+    """
+    if content := getattr(dataset, "content", ""):
+        return of_tensors([(content, dataset.indices)])
     return of_tensors(_pieces(dataset, collate))
 
 

@@ -101,8 +101,8 @@ def build(
     _check(task, bare, example, precision)
     augment = _augment(run, description)
     outputs = Outputs(
-        run=run, data=data, augment=augment, task=task, example=example, precision=precision, world=world,
-        report=progress,
+        run=run, data=data, augment=augment, task=task, example=example, precision=precision,
+        device=world.device, report=progress,
     )  # fmt: skip
     if (
         learns

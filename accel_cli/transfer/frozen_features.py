@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from accel_cli.config.schema.transfer import FrozenFeatures as Schema
@@ -24,6 +25,7 @@ class FrozenFeatures(Transfer):
         """Load. Raises ConfigError for what cannot be found or matched, SecurityError for a pickle."""
         return begin(model, self.config.weights)[1]
 
+    @torch.no_grad()
     def head(self, model: nn.Module, task: Any, batch: Any, samples: int) -> Head:
         """Find the head, prove it, freeze the rest. Raises ConfigError where features do not determine the output."""
         name = find(model, task, batch) if self.config.head == "auto" else self.config.head

@@ -76,7 +76,6 @@ class Head:
         return ConfigError(Problem(self.where, f"{self.name} {why}", f"name another module, or try {FINETUNE}"))
 
 
-@torch.no_grad()
 def find(model: nn.Module, task: Any, batch: Any) -> str:
     """The name of the innermost module with weights whose output is the model's; ConfigError where there is none."""
     made: list[tuple[str, Any]] = []
