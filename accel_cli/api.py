@@ -14,14 +14,10 @@ from torch import nn
 from accel_cli.cli.plan import plan
 from accel_cli.cli.train import launch, open_folder
 from accel_cli.config import factory
-from accel_cli.config import run as run_file
-from accel_cli.config.parts import implementation
 from accel_cli.description import DataDescription
-from accel_cli.engine.checkpoint_files import Saved, newest, verify
 from accel_cli.engine.folder import in_use
-from accel_cli.engine.state import check_fit
-from accel_cli.engine.training import Whole
-from accel_cli.errors import AccelError, CheckpointError, ConfigError, Problem
+from accel_cli.engine.trained import trained_model
+from accel_cli.errors import AccelError, ConfigError, Problem
 from accel_cli.launch.front import Front
 from accel_cli.loader.finish import Finish
 
@@ -97,25 +93,6 @@ def load(run: str | Path, *, which: str = "latest", plugins: Sequence[str] = ())
     ``which`` is ``latest``, ``best`` or a checkpoint's name. A model of your own needs its ``plugins`` named again: a
     checkpoint cannot grant itself the right to import code. Raises CheckpointError where no checkpoint is whole.
     """
-    folder = Path(run)
     factory.grant(plugins)
-    settings = run_file.read(folder / "run.yaml")
-    saved = _saved(folder, which)
-    description = DataDescription.from_dict(saved.manifest["description"])
-    model = implementation("model", settings.model)(settings.model, description)
-    averaged = "average.safetensors" in saved.manifest["files"]
-    tensors = saved.tensors("average" if averaged else "model")
-    if settings.precision.option == "bf16_pure":
-        tensors = {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in tensors.items()}
-    check_fit(Whole.of(model), tensors)
-    model.load_state_dict(tensors)
-    return Trained(model, description).eval()
-
-
-def _saved(folder: Path, which: str) -> Saved:
-    if which == "latest":
-        return newest(folder)[0]
-    path = (folder / "checkpoints" / which).resolve()
-    if not path.is_dir():
-        raise CheckpointError(f"{folder} has no checkpoint {which}", "try which='latest'")
-    return verify(path)
+    found = trained_model(Path(run), which)
+    return Trained(found.model, found.description).eval()

@@ -182,7 +182,7 @@ def _run(run: Run, request: Request, events: Events, state: _State) -> int:
     # The first rank's: a node may lack the folder.
     run = settled_before(run, world.gather(decided_in(request.path))[0])
     run, measured = settle(run, hardware, world, say, progress) if request.mode == "train" else (run, [])
-    training, decisions = setup.build(run, hardware, world, say, progress)
+    training, decisions = setup.build(run, hardware, world, say, progress, learns=request.mode == "train")
     decisions = [*measured, *decisions]
     state.training = training
     if world.is_first:

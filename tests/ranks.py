@@ -138,15 +138,16 @@ def train_ranks(
     resume: bool = False,
     expect: int = 0,
     plugins: Sequence[str] = (),
+    cache: Path | None = None,
 ) -> dict[str, Any]:
     """Train as accel's workers do; ``resume`` goes on with the run in ``folder``. Returns summary.json.
 
-    ``plugins`` are modules on the path whose factories the run may use, such as the test's own. Fails where any
-    rank's exit code is not ``expect``.
+    ``plugins`` are modules on the path whose factories the run may use, such as the test's own; ``cache`` the folder of
+    what a run computes once. Fails where any rank's exit code is not ``expect``.
     """
     if not resume:
         write_run(overrides, folder, world_size, plugins)
-    run_ranks(train_here, world_size, str(folder), resume, expect, plugins)
+    run_ranks(train_here, world_size, str(folder), resume, expect, plugins, cache)
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
 
@@ -157,8 +158,16 @@ def records(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [record for record in found if record["kind"] == kind]
 
 
-def train_here(folder: str, resume: bool = False, expect: int | None = None, plugins: Sequence[str] = ()) -> int:
+def train_here(
+    folder: str,
+    resume: bool = False,
+    expect: int | None = None,
+    plugins: Sequence[str] = (),
+    cache: Path | None = None,
+) -> int:
     """One rank's part of a run; its exit code."""
+    if cache is not None:
+        os.environ["XDG_CACHE_HOME"] = str(cache)
     request = Request(folder=folder, resume=resume, plugins=list(plugins), started=time.time())
     code = work(request, None)
     if expect is not None:

@@ -1,5 +1,5 @@
-"""The law of levers: every option of hardware, precision, compile, schedule and loader runs and resumes bit for bit, or
-is refused with what to type. Optimizers have the same law in tests/optimizer/test_optimizer_runs.py."""
+"""The law of levers: every option of hardware, precision, compile, schedule, loader and transfer runs and resumes bit
+for bit, or is refused with what to type. Optimizers have theirs in tests/optimizer/test_optimizer_runs.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accel_cli.cli.plan import plan
 from accel_cli.config.parts import table
 from accel_cli.errors import ConfigError, Problem
 
-GROUPS = ("hardware", "precision", "compile", "schedule", "loader")
+GROUPS = ("hardware", "precision", "compile", "schedule", "loader", "transfer")
 RUN = [
     "data=digits", "model=mlp", "model.widths=[64,64]", "train.global_batch=32", "train.epochs=null", "train.steps=4",
     "metrics.every=1", "evaluate.every=2", "checkpoint.every=2", "checkpoint.keep_last=10",

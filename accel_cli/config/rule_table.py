@@ -19,6 +19,7 @@ from accel_cli.config.replica_rules import REPLICA_RULES
 from accel_cli.config.schedule_rules import SCHEDULE_RULES, evaluations, waits_too_long
 from accel_cli.config.strategy_rules import STRATEGY_RULES
 from accel_cli.config.stream_rules import STREAM_RULES
+from accel_cli.config.transfer_rules import TRANSFER_RULES
 
 INPUT_OF_MODEL = {
     "cnn": "image",
@@ -60,7 +61,7 @@ def _beyond(facts: Facts, section: str) -> bool:
 
 def _brings_nothing(facts: Facts) -> bool:
     model, transfer = facts.run.model, facts.run.transfer
-    if transfer.option != "finetune" or transfer.weights is not None or model.option in ("transformers", "custom"):
+    if transfer.option == "none" or transfer.weights is not None or model.option in ("transformers", "custom"):
         return False
     return not (model.option == "torchvision" and model.weights) and not (model.option == "timm" and model.pretrained)
 
@@ -81,6 +82,7 @@ RULES: tuple[Rule, ...] = (
     *OPTIMIZER_RULES,
     *STREAM_RULES,
     *AUGMENT_RULES,
+    *TRANSFER_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
         lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in f.lengths) or "train.epochs=null",
@@ -121,10 +123,11 @@ RULES: tuple[Rule, ...] = (
         "try transfer.freeze=[]",
     ),
     Rule(
-        "finetune-from-nothing", "warn", "transfer=finetune starts from trained weights",
-        "transfer=finetune",
+        "finetune-from-nothing", "warn", "transfer starts from trained weights",
+        lambda f: f"transfer={f.run.transfer.option}",
         _brings_nothing,
-        lambda f: f"no weights are named, and model={f.run.model.option} brings none: this trains from scratch",
+        lambda f: f"no weights are named, and model={f.run.model.option} brings none: "
+        + ("the features are random" if f.run.transfer.option == "frozen_features" else "this trains from scratch"),
         lambda f: "try model.pretrained=true" if f.run.model.option == "timm" else "try transfer.weights=runs/<a run>",
     ),
     Rule(

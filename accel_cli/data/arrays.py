@@ -11,9 +11,13 @@ from torch.utils.data import Dataset
 
 
 class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Rows of two tensors, perhaps memory-mapped; with ``indices`` (LongTensor [n]) only the rows that it names."""
+    """Rows of two tensors, perhaps memory-mapped; with ``indices`` (LongTensor [n]) only the rows that it names.
 
-    def __init__(self, inputs: Tensor, targets: Tensor, indices: Tensor | None = None) -> None:
+    ``content``: a name that no other content of the two tensors has, where one is known without reading them.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor, indices: Tensor | None = None, content: str = "") -> None:
+        self.content = content
         self.inputs = inputs
         self.targets = targets
         self.indices = indices

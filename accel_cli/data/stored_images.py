@@ -42,7 +42,7 @@ def load_images(entry: Path, *, shares: dict[Split, float], seed: int) -> Loaded
             std=std,
             **sample_counts(parts),
         ),
-        {name: ArrayDataset(inputs, classes, torch.from_numpy(parts[name])) for name in SPLITS},
+        {name: ArrayDataset(inputs, classes, torch.from_numpy(parts[name]), entry.name) for name in SPLITS},
     )
 
 

@@ -56,5 +56,5 @@ def load_table(entry: Path, *, shares: dict[Split, float], seed: int) -> Loaded:
             **sample_counts(parts),
             **facts,
         ),
-        {name: ArrayDataset(*tensors, torch.from_numpy(parts[name])) for name in SPLITS},
+        {name: ArrayDataset(*tensors, torch.from_numpy(parts[name]), entry.name) for name in SPLITS},
     )

@@ -11,9 +11,11 @@ from torch import nn
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
 from accel_cli.config.work import steps
+from accel_cli.data.base import quiet
 from accel_cli.engine import activation_checkpointing
+from accel_cli.engine.batches import augmentation
 from accel_cli.engine.blocks import find_blocks
-from accel_cli.engine.setup import augment
+from accel_cli.engine.outputs import Outputs
 from accel_cli.loader.evaluation import evaluation_batches
 from accel_cli.optimizer.groups import parameter_groups
 from accel_cli.optimizer.patterns import freeze
@@ -25,8 +27,8 @@ def check(run: Run) -> None:
     """Raise ConfigError for what setup would refuse. Weights are only allocated where a model cannot do without."""
     data = implementation("data", run.data)(run.data, run.train.seed)
     description = data.describe()
-    steps(run, description.train_samples)
-    augment(run, description)
+    steps(run, count := description.train_samples)
+    augmentation(run, description)
     if run.task.option == "auto":
         implementation("task", run.task)(run.task, description)
         run = run.with_option("task", resolve(description))
@@ -53,10 +55,19 @@ def check(run: Run) -> None:
     except (NotImplementedError, RuntimeError, AttributeError):
         model, output = _forward(run, description, task, batch, "cpu")
     task.check(output, batch)
+    with torch.no_grad():
+        implementation("transfer", run.transfer)(run.transfer).head(model, task, batch, min(2, count or 2))
     activation_checkpointing.check(find_blocks(model, run.train.blocks), run.train.activation_checkpointing)
     freeze(model, run.optimizer.groups)
+    cpu = torch.device("cpu")
+    precision = implementation("precision", run.precision)(run.precision, cpu)
+    outputs = Outputs(
+        run=run, data=data, augment=None, task=task, example=batch, precision=precision, device=cpu, report=quiet
+    )
+    for option in run.compression.values():
+        implementation("compression", option)(option).check(task, outputs)
     device = implementation("hardware", run.hardware)(run.hardware).device(0)
-    implementation("precision", run.precision)(run.precision, torch.device("cpu")).convert(model, 1)
+    precision.convert(model, 1)
     groups = parameter_groups(model, run.optimizer, {})
     implementation("optimizer", run.optimizer)(run.optimizer, groups, device)
 

@@ -18,7 +18,7 @@ def evaluate(training: Training, split: str) -> dict[str, float]:
     t = training
     batches = evaluation_batches(
         t.data.split(split),
-        description=t.description,
+        description=t.data.describe(),
         batch_size=t.run.evaluate.batch,
         rank=t.strategy.data.rank,
         world_size=t.strategy.data.world_size,

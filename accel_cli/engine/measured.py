@@ -20,7 +20,7 @@ FORMAT = 1
 """Counts the meanings of an entry: another one is another key."""
 GROUPS = (
     "hardware", "strategy", "communication", "precision", "compile", "optimizer", "loader", "augment", "model",
-    "transfer",
+    "transfer", "compression",
 )  # fmt: skip
 """What else a step's time follows from, beside shapes; their values are in the key."""
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from accel_cli.config.decide import Decision
 from accel_cli.config.run import Run
-from accel_cli.engine.setup import unwatched
+from accel_cli.data.base import Report, quiet
 from accel_cli.engine.trial import milliseconds
 from accel_cli.engine.trial_compile import MARGIN, settle_compile
-from accel_cli.engine.trial_learning_rate import Progress, find_learning_rate
+from accel_cli.engine.trial_learning_rate import find_learning_rate
 from accel_cli.engine.trial_loader import asks, settle_loader
 from accel_cli.engine.trial_memory import find_micro_batch
 from accel_cli.engine.trial_precision import settle_precision
@@ -19,9 +19,7 @@ from accel_cli.world import World
 Say = Callable[[str], None]
 
 
-def settle(
-    run: Run, hardware: Any, world: World, say: Say, progress: Progress = unwatched
-) -> tuple[Run, list[Decision]]:
+def settle(run: Run, hardware: Any, world: World, say: Say, progress: Report = quiet) -> tuple[Run, list[Decision]]:
     """The run without them, and what each became, with its reason; a collective, with one answer on every rank.
 
     What fits into memory comes first, the rate last: it is found with everything else as the run will have it. A run

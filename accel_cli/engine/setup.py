@@ -10,20 +10,20 @@ import numpy
 import torch
 from torch import nn
 
-from accel_cli.augment.base import Pipeline
 from accel_cli.config.decide import Decision
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
 from accel_cli.config.work import divide, learning_rate, steps
+from accel_cli.data.base import Report, quiet
 from accel_cli.engine import activation_checkpointing, same_start
 from accel_cli.engine.average import evaluation_weights
+from accel_cli.engine.batches import augmentation, loader_of, node_of
 from accel_cli.engine.blocks import find_blocks
-from accel_cli.engine.sharing import Kept, Node, Progress
+from accel_cli.engine.features import on_features
+from accel_cli.engine.outputs import Outputs
 from accel_cli.engine.step import step_seed
 from accel_cli.engine.training import Training, Whole
-from accel_cli.errors import ConfigError, Problem
 from accel_cli.loader.evaluation import evaluation_batches
-from accel_cli.loader.order import Order
 from accel_cli.optimizer.base import supports_found_inf
 from accel_cli.optimizer.eager import eager
 from accel_cli.optimizer.groups import parameter_groups
@@ -40,15 +40,18 @@ def enter(run: Run) -> tuple[Any, World]:
     return hardware, join(device, run.launch.backend, run.launch.wait)
 
 
-def unwatched(what: str, done: int, total: int) -> None:
-    """Progress that nobody looks at."""
-
-
 def build(
-    run: Run, hardware: Any, world: World, say: Callable[[str], None], progress: Progress = unwatched
+    run: Run,
+    hardware: Any,
+    world: World,
+    say: Callable[[str], None],
+    progress: Report = quiet,
+    *,
+    learns: bool = True,
 ) -> tuple[Training, list[Decision]]:
     """Build everything, in the order that each thing needs of the ones before it.
 
+    Without ``learns`` it is to be evaluated only: what a run computes once to learn from is left out.
     Raises ConfigError for what only the model or the data can tell (the fourth door); every rank raises the same.
     """
     decisions: list[Decision] = []
@@ -94,12 +97,22 @@ def build(
     precision.start()
     for line in precision.convert(bare, work.micro_batch):
         say(line)
-    example = _batch(data, description, 2, home)
+    example = _batch(data, 2, home)
     _check(task, bare, example, precision)
+    augment = augmentation(run, description)
+    outputs = Outputs(
+        run=run, data=data, augment=augment, task=task, example=example, precision=precision,
+        device=world.device, report=progress,
+    )  # fmt: skip
+    head = _head(transfer, task, bare, example, min(2, description.train_samples or 2), precision) if learns else None
+    if head is not None:
+        data, augment = on_features(head, bare, outputs), None
+        say(f"{head.name} is trained, on features {list(data.describe().input_shape)} of the rest, computed once")
+        example = _batch(data, 2, home)
     if run.communication.option == "auto" and strategy.gradient.world_size == 1:
         run = run.with_option("communication", "exact")  # no decision: more ranks may join later
     elif run.communication.option == "auto":
-        batch = _batch(data, description, work.micro_batch, home)
+        batch = _batch(data, work.micro_batch, home)
         decisions.append(_communication(run, strategy, task, bare, batch, precision, work.micro_batches))
         run = run.with_option("communication", decisions[-1].value)
 
@@ -138,9 +151,14 @@ def build(
     hooks += strategy.after_step
     hooks += precision.after_step(bare)
 
-    # 10. the batches, of data that is final now
-    node = _node(run, data, hardware, world, progress)
-    loader = _loader(run, data, description, work.micro_batches, strategy.data, node, decisions)
+    # 10. what is learnt from beside the targets, and the batches, of data that is final now
+    for compression in passes if learns else ():
+        task, augment = compression.teach(task, augment, outputs)
+    views = next((part.views for part in (data, *passes) if part.views is not None), None)
+    node = node_of(run, data, hardware, world, progress)
+    loader = loader_of(run, data, augment, work.micro_batches, strategy.data, views, node)
+    if run.loader.option == "auto":
+        decisions.append(Decision("loader", type(loader).__name__.lower(), loader.why))
 
     # 11. what user code draws while training is a rank's own, from here on
     seed_everything(hardware, step_seed(run.train.seed, 0, strategy.data.rank))
@@ -188,63 +206,11 @@ def _after(compression: Any, model: nn.Module) -> Callable[[int], None]:
     return lambda step: compression.after_step(model, step)
 
 
-def augment(run: Run, description: Any) -> Pipeline | None:
-    """What changes training batches; None where nothing does. Raises ConfigError where the data does not allow it."""
-    transforms = [implementation("augment", option)(option, description) for option in run.augment.values()]
-    return Pipeline(transforms, run.train.seed, steps(run, description.train_samples)) if transforms else None
-
-
-def loader_for(run: Run, t: Training) -> Any:
-    """Another loader for a training that is built, as ``run`` says."""
-    node = _node(run, t.data, t.hardware, t.world, unwatched)
-    return _loader(run, t.data, t.description, t.work.micro_batches, t.strategy.data, node, [])
-
-
-def _node(run: Run, data: Any, hardware: Any, world: World, progress: Progress) -> Node:
-    """What the loaders of a node share."""
-    content = data.content("train")
-    kept = None if content is None else Kept(run.data.cache, content)
-    made_of = [run.data.model_dump(), run.train.seed]
-    return Node(world, made_of, kept, progress, hardware.memory_limit(world.local_world_size))
-
-
-def _loader(
-    run: Run, data: Any, description: Any, micro_batches: int, world: World, node: Node, decisions: list[Decision]
-) -> Any:
-    dataset = data.split("train")
-    samples = description.train_samples
-    if samples is not None and samples < 1:
-        raise ConfigError(Problem(f"data={run.data.option}", "the training split is empty", "check the data"))
-    order = Order(
-        seed=run.train.seed,
-        samples=samples,
-        global_batch=run.train.global_batch,
-        rank=world.rank,
-        world_size=world.world_size,
-        views=data.views,
-    )
-    loader = implementation("loader", run.loader)(
-        run.loader,
-        dataset=dataset,
-        description=description,
-        order=order,
-        micro_batches=micro_batches,
-        augment=augment(run, description),
-        device=world.device,
-        collate=data.collate,
-        seed=run.train.seed,
-        sharing=node,
-    )
-    if run.loader.option == "auto":
-        decisions.append(Decision("loader", type(loader).__name__.lower(), loader.why))
-    return loader
-
-
-def _batch(data: Any, description: Any, size: int, home: torch.device) -> Any:
+def _batch(data: Any, size: int, home: torch.device) -> Any:
     """The first training samples, as evaluation reads them."""
     batches = evaluation_batches(
         data.split("train"),
-        description=description,
+        description=data.describe(),
         batch_size=size,
         rank=0,
         world_size=1,
@@ -261,6 +227,16 @@ def _check(task: Any, model: nn.Module, batch: Any, precision: Any) -> None:
     with precision.autocast():
         task.check(task.forward(model, batch), batch)
     model.train()
+
+
+@torch.no_grad()
+def _head(transfer: Any, task: Any, model: nn.Module, batch: Any, samples: int, precision: Any) -> Any:
+    """The part that alone is trained, if that is how the run learns."""
+    model.eval()
+    with precision.autocast():
+        head = transfer.head(model, task, batch, samples)
+    model.train()
+    return head
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy
 import torch
 
+from accel_cli.data.base import Report
 from accel_cli.data.cache import cache_folder, check_space
 from accel_cli.errors import AccelError, ConfigError, ResourceError
 from accel_cli.loader.read import Collate
@@ -24,7 +25,6 @@ from accel_cli.loader.sharing import Sharing
 from accel_cli.loader.stacked import Stacked, fill, laid_out, leaves, look, size
 from accel_cli.world import World
 
-Progress = Callable[[str, int, int], None]
 FORMAT = 1
 """Counts the layouts of a kept file: another one is another entry."""
 HELD: dict[str, Stacked] = {}
@@ -49,7 +49,7 @@ class Node(Sharing):
     """The ranks of this node among those of ``world``. Every method is a collective of all of them."""
 
     def __init__(
-        self, world: World, made_of: Any, kept: Kept | None, progress: Progress, device_memory: int | None = None
+        self, world: World, made_of: Any, kept: Kept | None, progress: Report, device_memory: int | None = None
     ) -> None:
         """``made_of``: what the data set follows from, such as its configuration and the seed."""
         self.world = world

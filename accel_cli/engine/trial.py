@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from accel_cli.config.run import Run
-from accel_cli.engine.setup import build, loader_for
+from accel_cli.engine.batches import loader_for
+from accel_cli.engine.setup import build
 from accel_cli.engine.step import StepReport, train_step
 from accel_cli.world import World
 

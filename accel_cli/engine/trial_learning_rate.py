@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from accel_cli.config.decide import Decision
 from accel_cli.config.run import Run
 from accel_cli.config.work import learning_rate
+from accel_cli.data.base import Report
 from accel_cli.engine.trial import Trial
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.schedule.range_test import before_divergence, pick, sweep
@@ -18,13 +18,12 @@ from accel_cli.world import World
 
 LOWEST, HIGHEST, COUNT = 1e-7, 10.0, 100
 """Rates of the test, each the same multiple of the one before (Smith 2017, arXiv:1506.01186)."""
-Progress = Callable[[str, int, int], None]
 """(what, done, total), for whoever watches."""
 READ = 10
 """Steps between two looks at whether the losses have left the range: each is a wait for the device."""
 
 
-def find_learning_rate(run: Run, hardware: Any, world: World, progress: Progress) -> tuple[Run, Decision]:
+def find_learning_rate(run: Run, hardware: Any, world: World, progress: Report) -> tuple[Run, Decision]:
     """A collective, with the same answer on every rank. Raises ConfigError where no rate makes the loss fall."""
     rates = sweep(LOWEST, HIGHEST, COUNT)
     still = run.with_option("schedule", "constant").with_values("schedule", warmup=0, momentum=None)
@@ -42,7 +41,7 @@ def find_learning_rate(run: Run, hardware: Any, world: World, progress: Progress
     return run, Decision("optimizer.learning_rate", rate, found.why, {"losses": curve})
 
 
-def _losses(trial: Trial, rates: list[float], progress: Progress) -> list[float]:
+def _losses(trial: Trial, rates: list[float], progress: Report) -> list[float]:
     """The loss of one step at each rate, up to where they diverge."""
     t = trial.training
     seen: list[float] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from accel_cli.config.schema.base import Option
@@ -24,3 +26,10 @@ class Transfer:
     def frozen_modules(self, model: nn.Module) -> list[nn.Module]:
         """Modules that training must keep in eval mode, such as BatchNorm whose parameters are all frozen."""
         return []
+
+    def head(self, model: nn.Module, task: Any, batch: Any, samples: int) -> Any:
+        """The part to train alone, on what the frozen rest gives, which is then computed once; None: train them all.
+
+        Called in evaluation mode with a batch of so many samples; freezes in place.
+        """
+        return None

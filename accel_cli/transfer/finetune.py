@@ -27,15 +27,7 @@ class Finetune(Transfer):
 
     def apply(self, model: nn.Module) -> list[str]:
         """Load, then freeze. Raises ConfigError for what cannot be found or matched, SecurityError for a pickle."""
-        if self.config.weights is not None:
-            loaded = load(model, self.config.weights)
-            self.new, lines = {plain(name) for name in loaded.new}, list(loaded.lines)
-        elif (brought := getattr(model, "new_parameters", None)) is not None:
-            self.new = {plain(name) for name in brought}
-            lines = [f"the model's published weights; new: {', '.join(brought) or 'nothing'}"]
-        else:
-            self.new = None
-            lines = ["no weights given, and none known to be published: first values are the model's own"]
+        self.new, lines = begin(model, self.config.weights)
         if self.config.head_rate != 1 and self.new is None:
             why = "nobody has said which parameters are new: there are no weights"
             raise ConfigError(
@@ -63,6 +55,18 @@ class Finetune(Transfer):
             return []
         layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
         return [m for m in layers if m.affine and not any(p.requires_grad for p in m.parameters())]
+
+
+def begin(model: nn.Module, weights: str | None) -> tuple[set[str] | None, list[str]]:
+    """Load what is named, or keep what the model brought: (parameters that no trained weights filled, lines)."""
+    if weights is not None:
+        loaded = load(model, weights)
+        return {plain(name) for name in loaded.new}, list(loaded.lines)
+    if (brought := getattr(model, "new_parameters", None)) is not None:
+        return {plain(name) for name in brought}, [
+            f"the model's published weights; new: {', '.join(brought) or 'nothing'}"
+        ]
+    return None, ["no weights given, and none known to be published: first values are the model's own"]
 
 
 def freeze(model: nn.Module, patterns: list[str]) -> list[str]:

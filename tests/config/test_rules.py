@@ -25,7 +25,7 @@ APPLE = replace(CPU, mps=True)
 TREE = through("train.epochs=10", "model=mlp", "data=digits").composed.tree
 PLACEHOLDERS = {
     "path": __file__, "root": str(Path(__file__).parent), "factory": "nets:Net",
-    "data.target": "x", "stopping.target": 0.5,
+    "teacher": "runs/x", "data.target": "x", "stopping.target": 0.5,
 }  # fmt: skip
 
 CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
@@ -145,6 +145,14 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     ),
     "something-to-train": (CPU, {"transfer": "finetune", "transfer.freeze": ["*"]}),
     "finetune-from-nothing": (CPU, {"transfer": "finetune"}),
+    "features-of-a-whole-model": (CPU, {"transfer": "frozen_features", "strategy": "fsdp"}),
+    "features-without-teacher": (CPU, {"transfer": "frozen_features", "compression": "distill"}),
+    "kept-for-a-sample": (CPU, {"transfer": "frozen_features", "augment": "mixup"}),
+    "features-are-drawn-again": (CPU, {"transfer": "frozen_features", "augment": "basic"}),
+    "features-have-views": (CPU, {"transfer": "frozen_features", "transfer.views": 4}),
+    "teacher-knows-the-task": (CPU, {"compression": "distill", "task": "custom"}),
+    "teacher-sees-views": (CPU, {"compression": "distill", "augment": "basic"}),
+    "teacher-has-views": (CPU, {"compression": "distill", "compression.passes.distill.views": 4}),
     "early-in-time": (CPU, {"stopping": "early", "train.epochs": 2.0}),
     "plateau-in-time": (CPU, {"schedule": "plateau", "train.epochs": 2.0}),
     "evaluates-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "evaluate.every": 20}),
@@ -180,7 +188,11 @@ def composed(settings: dict[str, Any]) -> Run:
     for key, value in settings.items():
         group, dot, leaf = key.partition(".")
         if dot:
-            node[group][leaf] = value
+            *inside, last = leaf.split(".")
+            held = node[group]
+            for name in inside:
+                held = held[name]
+            held[last] = value
             continue
         if group not in SEVERAL:
             node[group] = {**_keys(group, value), "option": value}

@@ -24,7 +24,20 @@ class Finetune(Option):
     head_rate: float = Field(gt=0, description="learning-rate factor of parameters that the weights did not fill")
 
 
+class FrozenFeatures(Option):
+    """Train the head of a model on features that the frozen rest gives, computed once."""
+
+    weights: str | None = Field(
+        description="a .safetensors file or a run folder; null: what the model brought, such as published weights"
+    )
+    head: str = Field(min_length=1, description="the module that is trained; auto: the one whose output is the model's")
+    views: int = Field(
+        ge=1, description="augmented views of each training sample that are kept; epochs take them in turn"
+    )
+
+
 OPTIONS = {
     "none": Entry(Transfer, "accel_cli.transfer.base:Transfer"),
     "finetune": Entry(Finetune, "accel_cli.transfer.finetune:Finetune"),
+    "frozen_features": Entry(FrozenFeatures, "accel_cli.transfer.frozen_features:FrozenFeatures"),
 }

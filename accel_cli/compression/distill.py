@@ -1,0 +1,159 @@
+"""Distillation: learn what a trained model says of each sample, beside its target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.nn import functional
+
+from accel_cli.compression.base import Pass
+from accel_cli.config.schema.compression import Distill as Config
+from accel_cli.errors import ConfigError, Problem
+
+KEY = "compression.passes.distill"
+IGNORED = -100
+"""A target token that counts nothing."""
+WIDTH = {"class": "classes", "next_token": "vocabulary", "number": "outputs"}
+"""Of a description: how many numbers a target of this kind takes."""
+Says = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(inputs [n, ...], epochs [n], indices [n]) -> what the teacher gives for them [n, ...]."""
+
+
+class Taught(NamedTuple):
+    """The targets of a training batch, and the teacher's outputs for its samples."""
+
+    targets: Any
+    outputs: Tensor
+
+
+class Distill(Pass):
+    """(1 - share) x the task's loss + share x T^2 x KL(teacher / T || student / T), by softmax over classes or tokens.
+
+    Hinton et al. 2015, arXiv:1503.02531. Where numbers are predicted, the second term is the task's own loss against
+    the teacher's: a squared error. Evaluation is the task's.
+    """
+
+    config: Config
+
+    def check(self, task: Any, outputs: Any) -> None:
+        self._teacher(task, outputs)
+
+    def teach(self, task: Any, augment: Any, outputs: Any) -> tuple[Any, Any]:
+        """Raises ConfigError for a teacher of another target, ResourceError where its outputs do not fit the disk."""
+        config, teacher = self.config, self._teacher(task, outputs)
+        if config.cache:
+            table = outputs.keep(
+                "outputs of the teacher",
+                teacher.model,
+                teacher.of_batch,
+                "train",
+                views=config.views,
+                where=f"{KEY}.teacher={config.teacher}",
+                otherwise=f"{KEY}.cache=false",
+            )
+            self.views = config.views
+            device = outputs.device
+
+            def says(inputs: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
+                return table.rows(epochs, indices).to(device, non_blocking=True)  # type: ignore[no-any-return]
+        else:
+
+            def says(inputs: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
+                return teacher.of_inputs(inputs)  # type: ignore[no-any-return]
+
+        return Lesson(task, config.temperature, config.share), Teaching(augment, says)
+
+    def _teacher(self, task: Any, outputs: Any) -> Any:
+        key = f"{KEY}.teacher={self.config.teacher}"
+        if task.target not in WIDTH:
+            why = f"softens classes, tokens and numbers; task={task.config.option} has a loss of its own"
+            raise ConfigError(Problem("compression=distill", why, "try compression=none"))
+        if not (isinstance(outputs.example, (tuple, list)) and isinstance(outputs.example[0], Tensor)):
+            why = f"reads pairs of inputs and targets; this data gives a {type(outputs.example).__name__}"
+            raise ConfigError(Problem("compression=distill", why, "let the data give (inputs, targets)"))
+        teacher = outputs.teacher(self.config.teacher, self.config.checkpoint, key, f"{KEY}.checkpoint=latest")
+        check(teacher.description, outputs.description, WIDTH[task.target], key)
+        return teacher
+
+
+def check(theirs: Any, ours: Any, width: str, key: str) -> None:
+    """Raise ConfigError where two descriptions of data are not of the same inputs and targets."""
+    facts = ("input", "input_shape", "target", width, "class_names")
+    for fact in facts:
+        own, other = getattr(ours, fact), getattr(theirs, fact)
+        if own != other and not (fact == "class_names" and None in (own, other)):
+            why = f"was trained on data whose {fact} is {other}; this data's is {own}"
+            raise ConfigError(Problem(key, why.replace("_", " "), "name a run on the same kind of data"))
+
+
+class Teaching:
+    """The run's augmentation, then the teacher's outputs for what came of it, beside the targets."""
+
+    def __init__(self, augment: Any, says: Says) -> None:
+        self._augment = augment
+        self._says = says
+        self.keys = augment.keys if augment is not None else own_keys
+
+    def __call__(self, inputs: Tensor, targets: Any, epochs: Tensor, indices: Tensor, step: int) -> tuple[Tensor, Any]:
+        if self._augment is not None:
+            inputs, targets = self._augment(inputs, targets, epochs, indices, step)
+        return inputs, Taught(targets, self._says(inputs, epochs, indices))
+
+
+def own_keys(epochs: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """What is read for a batch: its samples and no others."""
+    return epochs, indices
+
+
+class Lesson:
+    """A task whose loss, for batches that hold a teacher's outputs, is in part the distance from those."""
+
+    def __init__(self, task: Any, temperature: float, share: float) -> None:
+        self._task = task
+        self._temperature = temperature
+        self._share = share
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def forward(self, model: Any, batch: Any) -> Tensor:
+        output: Tensor = self._task.forward(model, plain(batch))
+        return output
+
+    def weight(self, batch: Any) -> float:
+        return float(self._task.weight(plain(batch)))
+
+    def loss(self, model: Any, batch: Any) -> tuple[Tensor, float]:
+        return self.loss_of(self.forward(model, batch), batch)
+
+    def loss_of(self, output: Tensor, batch: Any) -> tuple[Tensor, float]:
+        total, weight = self._task.loss_of(output, plain(batch))
+        if not is_taught(batch):
+            return total, weight
+        inputs, (targets, taught) = batch
+        if self._task.target == "number":
+            other = self._task.loss_of(output, (inputs, taught))[0]
+        else:
+            other = self._divergence(output, taught, targets)
+        return (1 - self._share) * total + self._share * other, weight
+
+    def _divergence(self, output: Tensor, taught: Tensor, targets: Any) -> Tensor:
+        """Summed over samples, or tokens that count, in fp32; gradients keep their size at any temperature."""
+        t, width = self._temperature, taught.shape[-1]
+        own = functional.log_softmax(output[..., :width].float() / t, dim=-1)
+        wanted = functional.log_softmax(taught.float() / t, dim=-1)
+        if self._task.target == "next_token" and self._task.varying_weight:
+            counted = targets != IGNORED
+            own, wanted = own[counted], wanted[counted]
+        return t * t * functional.kl_div(own, wanted, reduction="sum", log_target=True)
+
+
+def is_taught(batch: Any) -> bool:
+    return isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], Taught)
+
+
+def plain(batch: Any) -> Any:
+    """The batch as the task knows it."""
+    return (batch[0], batch[1].targets) if is_taught(batch) else batch

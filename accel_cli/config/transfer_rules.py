@@ -1,0 +1,95 @@
+"""Rules about what is computed once and learnt from: features of a frozen model, outputs of a teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accel_cli.config.augment_rules import GROWING, MIXING
+from accel_cli.config.facts import Facts, Rule
+
+HOLDS_WHOLE = ("single", "ddp", "localsgd", "diloco")
+"""Strategies under which every rank has a whole model that its own forward runs."""
+
+
+def _features(facts: Facts) -> bool:
+    return bool(facts.run.transfer.option == "frozen_features")
+
+
+def _distill(facts: Facts) -> Any:
+    return facts.run.compression.get("distill")
+
+
+def _cached(facts: Facts) -> bool:
+    return _distill(facts) is not None and bool(_distill(facts).cache)
+
+
+def _not_kept(facts: Facts) -> list[str]:
+    """Augmentations of which one output a sample says nothing: by the step, or by another sample's target."""
+    return [name for name in facts.run.augment if name in (*GROWING, *(MIXING if _features(facts) else ()))]
+
+
+def _data_draws(facts: Facts) -> bool:
+    """A data set of the user's own may be another at every reading."""
+    return bool(facts.run.augment) or bool(facts.run.data.option == "custom")
+
+
+TRANSFER_RULES: tuple[Rule, ...] = (
+    Rule(
+        "features-of-a-whole-model", "refuse", "transfer=frozen_features trains a head, which every rank holds",
+        lambda f: f"transfer=frozen_features strategy={f.run.strategy.option}",
+        lambda f: _features(f) and f.run.strategy.option not in HOLDS_WHOLE,
+        "only a head is trained: there is nothing to lay out over devices",
+        lambda f: "try strategy=ddp" if f.world_size > 1 else "try strategy=single",
+    ),
+    Rule(
+        "features-without-teacher", "refuse", "a head on features has no teacher",
+        "transfer=frozen_features compression=distill",
+        lambda f: _features(f) and _distill(f) is not None,
+        "a teacher reads the samples, not the features that a head is trained on",
+        "try transfer=finetune or compression=none",
+    ),
+    Rule(
+        "kept-for-a-sample", "refuse", "what is computed once belongs to one sample, at any step",
+        lambda f: f"{'transfer=frozen_features' if _features(f) else 'compression=distill'} "
+        f"augment=[{','.join(f.run.augment)}]",
+        lambda f: (_features(f) or _cached(f)) and bool(_not_kept(f)),
+        lambda f: f"{' and '.join(_not_kept(f))}: what is kept of a sample would be another at the next step",
+        lambda f: "try transfer=finetune" if _features(f) else "try compression.passes.distill.cache=false",
+    ),
+    Rule(
+        "features-are-drawn-again", "warn", "features of augmented samples differ by view",
+        "transfer.views=1",
+        lambda f: _features(f) and f.run.transfer.views == 1 and bool(f.run.augment),
+        "every epoch sees the same augmentation of a sample",
+        "try transfer.views=8, or augment=none",
+    ),
+    Rule(
+        "features-have-views", "warn", "views of features differ by what is drawn",
+        lambda f: f"transfer.views={f.run.transfer.views}",
+        lambda f: _features(f) and f.run.transfer.views > 1 and not _data_draws(f),
+        "without augment nothing is drawn: one view is kept",
+        "try transfer.views=1",
+    ),
+    Rule(
+        "teacher-knows-the-task", "refuse", "a teacher needs a task whose output is known",
+        "compression=distill task=custom",
+        lambda f: _distill(f) is not None and f.run.task.option == "custom",
+        "of a loss of your own nobody knows how to soften the outputs",
+        "try task=auto or compression=none",
+    ),
+    Rule(
+        "teacher-sees-views", "warn", "a teacher's outputs of augmented samples differ by view",
+        "compression.passes.distill.views=1",
+        lambda f: _cached(f) and _distill(f).views == 1 and bool(f.run.augment),
+        "every epoch sees the same augmentation of a sample",
+        "try compression.passes.distill.views=8, or compression.passes.distill.cache=false",
+    ),
+    Rule(
+        "teacher-has-views", "warn", "views of a teacher's outputs differ by what is drawn",
+        lambda f: f"compression.passes.distill.views={_distill(f).views}",
+        lambda f: _distill(f) is not None and _distill(f).views > 1 and not (_cached(f) and _data_draws(f)),
+        lambda f: "without augment nothing is drawn: one view is kept" if _cached(f)
+        else "without a cache every epoch draws anew",
+        "try compression.passes.distill.views=1",
+    ),
+)  # fmt: skip

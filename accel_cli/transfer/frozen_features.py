@@ -1,0 +1,35 @@
+"""Train a head on features that the frozen rest of the model gives, computed once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from accel_cli.config.schema.transfer import FrozenFeatures as Schema
+from accel_cli.transfer.base import Transfer
+from accel_cli.transfer.finetune import begin
+from accel_cli.transfer.head import Head, find, named
+
+
+class FrozenFeatures(Transfer):
+    """Trained weights, of which all but the head stay as they are, in evaluation mode.
+
+    An epoch costs what the head costs. Dropout and statistics before the head are those of evaluation.
+    """
+
+    config: Schema
+
+    def apply(self, model: nn.Module) -> list[str]:
+        """Load. Raises ConfigError for what cannot be found or matched, SecurityError for a pickle."""
+        return begin(model, self.config.weights)[1]
+
+    @torch.no_grad()
+    def head(self, model: nn.Module, task: Any, batch: Any, samples: int) -> Head:
+        """Find the head, prove it, freeze the rest. Raises ConfigError where features do not determine the output."""
+        name = find(model, task, batch) if self.config.head == "auto" else self.config.head
+        found = Head(name, named(model, name), self.config.views, f"transfer.head={self.config.head}")
+        found.check(model, task, batch, samples)
+        found.freeze_the_rest(model)
+        return found
