@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from accel_cli.augment.draws import Draws
+from accel_cli.augment.draws import Draws, sent
 from accel_cli.description import DataDescription
 from accel_cli.errors import ConfigError, Problem
 
@@ -148,4 +148,4 @@ def replaced(rows: Tensor, places: Rows, others: Tensor) -> Tensor:
     """``rows`` [n, ...] with ``others`` [m, ...] at ``places`` [m]; index_copy would take five times as long."""
     order = numpy.arange(len(rows))
     order[places] = numpy.arange(len(rows), len(rows) + len(others))
-    return torch.cat([rows, others]).index_select(0, torch.from_numpy(order).to(rows.device))
+    return torch.cat([rows, others]).index_select(0, sent(order, rows.device))

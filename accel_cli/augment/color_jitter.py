@@ -9,7 +9,7 @@ from torch import Tensor
 
 from accel_cli.augment import colour
 from accel_cli.augment.base import Transform
-from accel_cli.augment.draws import Draws
+from accel_cli.augment.draws import Draws, sent
 from accel_cli.description import DataDescription
 
 
@@ -32,7 +32,7 @@ class ColorJitter(Transform):
     def __call__(self, inputs: Tensor, draws: Draws) -> Tensor:
         if not self.kinds:
             return inputs
-        factors = {kind: self.factor(kind, draws).to(inputs.device).view(-1, 1, 1, 1) for kind in self.kinds}
+        factors = {kind: sent(self.factor(kind, draws), inputs.device).view(-1, 1, 1, 1) for kind in self.kinds}
 
         def jitter(images: Tensor) -> Tensor:
             for kind, factor in factors.items():

@@ -6,13 +6,12 @@ from functools import cache
 from typing import Any
 
 import numpy
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from accel_cli.augment.base import Transform
-from accel_cli.augment.draws import Draws, Floats
+from accel_cli.augment.draws import Draws, Floats, sent
 from accel_cli.description import DataDescription
 
 
@@ -54,7 +53,7 @@ def shift(images: Tensor, down: Floats, right: Floats, border: int) -> Tensor:
     rows = _rows(height, border)[(down * places).astype(numpy.int64)] * across
     rows += (right * places).astype(numpy.int64)[:, None]
     starts = numpy.arange(0, n * channels * height * across, height * across).reshape(n, channels, 1) + rows[:, None]
-    return windows.index_select(0, torch.from_numpy(starts.reshape(-1)).to(images.device)).view(images.shape)
+    return windows.index_select(0, sent(starts.reshape(-1), images.device)).view(images.shape)
 
 
 def _with_border(images: Tensor, border: int) -> Tensor:
@@ -62,7 +61,7 @@ def _with_border(images: Tensor, border: int) -> Tensor:
     if images.device.type == "cpu":
         return functional.pad(images, (border, border, 0, 0), mode="reflect")
     columns = _reflected(numpy.arange(-border, images.shape[3] + border), images.shape[3])
-    return images.index_select(3, torch.from_numpy(columns).to(images.device))
+    return images.index_select(3, sent(columns, images.device))
 
 
 @cache

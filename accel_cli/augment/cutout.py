@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from accel_cli.augment.base import Transform
-from accel_cli.augment.draws import Draws
+from accel_cli.augment.draws import Draws, sent
 from accel_cli.description import DataDescription
 
 
@@ -38,4 +38,4 @@ class Cutout(Transform):
         is_cut = (below >= 0) & (below < self.side) & (chosen < self.config.probability)[:, None]
         rows = numpy.where(is_cut, (right * width).astype(numpy.int64)[:, None], width)
         kept = self._kept.index_select(0, torch.from_numpy(rows.reshape(-1))).view(n, 1, height, width)
-        return inputs.mul_(kept.to(inputs.device))
+        return inputs.mul_(sent(kept, inputs.device))

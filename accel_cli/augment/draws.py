@@ -55,6 +55,14 @@ class Draws:
         return part
 
 
+def sent(numbers: Tensor | NDArray[Any], device: torch.device) -> Tensor:
+    """On the device; to a GPU from pinned memory, so that the host goes on at once."""
+    tensor = torch.as_tensor(numbers)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def _uniform(hashed: Numbers) -> Floats:
     return (_mix(hashed) >> _BITS[40]).astype(numpy.float32) * _GRAIN
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from accel_cli.augment.base import Transform, replaced
-from accel_cli.augment.draws import Draws
+from accel_cli.augment.draws import Draws, sent
 from accel_cli.description import DataDescription
 
 
@@ -48,4 +47,4 @@ class AlternatingFlip(Transform):
 def mirror(images: Tensor, chosen: NDArray[numpy.bool_]) -> Tensor:
     """``images`` [n, channels, height, width] with the ``chosen`` [n] mirrored left to right."""
     places = chosen.nonzero()[0]
-    return replaced(images, places, images.index_select(0, torch.from_numpy(places).to(images.device)).flip(3))
+    return replaced(images, places, images.index_select(0, sent(places, images.device)).flip(3))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from accel_cli.augment.base import Mixing, Rows, replaced
 from accel_cli.augment.beta import quantiles
-from accel_cli.augment.draws import Draws, Floats
+from accel_cli.augment.draws import Draws, Floats, sent
 from accel_cli.description import DataDescription
 from accel_cli.errors import ConfigError, Problem
 
@@ -76,7 +76,7 @@ class Mix(Mixing):
                 drawn = {name: draws.numbers(name)[rows] for name in NAMES}
                 share = kind._quantiles[(drawn["mix.share"] * len(kind._quantiles)).astype(numpy.int64)]
                 all_of_it = len(rows) == n
-                place, turn = (torch.from_numpy(at).to(inputs.device) for at in (rows, turns))
+                place, turn = (sent(at, inputs.device) for at in (rows, turns))
                 mine, theirs = (
                     (own, others) if all_of_it else (own.index_select(0, place), others.index_select(0, turn))
                 )
@@ -89,7 +89,7 @@ class Mix(Mixing):
         if not isinstance(targets, Tensor):
             raise self.refuse(f"mixes tensors; the targets are a {type(targets).__name__}", "try augment=none")
         own, others = targets[:n], targets[n:]
-        place, share = torch.from_numpy(places).to(own.device), torch.from_numpy(shares).to(own.device)
+        place, share = sent(places, own.device), sent(shares, own.device)
         if self.description.target == "number":
             of_row = share.view(n, *[1] * (own.dim() - 1))
             mixed = own.index_select(0, place) * of_row[place] + others * (1 - of_row[place])
@@ -105,7 +105,7 @@ class MixUp(Mix):
     inputs = ("image", "vector")
 
     def blend(self, own: Tensor, other: Tensor, share: Floats, draws: dict[str, Floats]) -> tuple[Tensor, Shares]:
-        part = torch.from_numpy(share).to(own.device).view(-1, *[1] * (own.dim() - 1))
+        part = sent(share, own.device).view(-1, *[1] * (own.dim() - 1))
         return own * part + other * (1 - part), share
 
 
@@ -117,7 +117,7 @@ class CutMix(Mix):
         side = numpy.sqrt(1 - share)
         rows, columns = _inside(height, side, draws["mix.down"]), _inside(width, side, draws["mix.right"])
         pixels = (rows.sum(1) * columns.sum(1)).astype(numpy.float32)
-        rows_there, columns_there = (torch.from_numpy(part).to(own.device) for part in (rows, columns))
+        rows_there, columns_there = (sent(part, own.device) for part in (rows, columns))
         box = (rows_there[:, :, None] & columns_there[:, None, :])[:, None]
         return torch.where(box, other, own), 1 - pixels / numpy.float32(height * width)
 

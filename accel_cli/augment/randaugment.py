@@ -11,7 +11,7 @@ from torch import Tensor
 
 from accel_cli.augment import colour
 from accel_cli.augment.base import Transform, replaced
-from accel_cli.augment.draws import Draws
+from accel_cli.augment.draws import Draws, sent
 from accel_cli.description import DataDescription
 
 STRONGEST = 30
@@ -51,8 +51,8 @@ class RandAugment(Transform):
                 if operation is None:
                     continue
                 places = (chosen == number).nonzero()[0]
-                own, own_signs = (x[torch.from_numpy(places).to(x.device)] for x in (images, signs))
-                images = replaced(images, places, operation(own, strength, own_signs.to(images.device)))
+                own, own_signs = (x[sent(places, x.device)] for x in (images, signs))
+                images = replaced(images, places, operation(own, strength, sent(own_signs, images.device)))
         return images
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from accel_cli.augment.base import Transform
-from accel_cli.augment.draws import Draws
+from accel_cli.augment.draws import Draws, sent
 from accel_cli.description import DataDescription
 
 
@@ -50,8 +50,8 @@ def turn(images: Tensor, degrees: Tensor | None, growth: Tensor | None) -> Tenso
     # float64: the last bit of a vectorised sine differs with its place in the batch; rounding cuts it off.
     angle = torch.deg2rad(torch.zeros(n, dtype=torch.float64) if degrees is None else degrees)
     size = 1.0 if growth is None else 1 + growth
-    along = (torch.cos(angle) / size).float().to(images.device).view(n, 1, 1)
-    across = (torch.sin(angle) / size).float().to(images.device).view(n, 1, 1)
+    along = sent((torch.cos(angle) / size).float(), images.device).view(n, 1, 1)
+    across = sent((torch.sin(angle) / size).float(), images.device).view(n, 1, 1)
 
     x, y = (_pixel_centres(pixels, images.device) for pixels in (width, height))
     x, y = x.view(1, 1, width), y.view(1, height, 1)
