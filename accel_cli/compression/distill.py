@@ -96,9 +96,19 @@ class Teaching:
         self._says = says
         self.keys = augment.keys if augment is not None else own_keys
 
-    def __call__(self, inputs: Tensor, targets: Any, epochs: Tensor, indices: Tensor, step: int) -> tuple[Tensor, Any]:
+    def __call__(
+        self,
+        inputs: Tensor,
+        targets: Any,
+        epochs: Tensor,
+        indices: Tensor,
+        step: int,
+        normalise: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Any]:
         if self._augment is not None:
-            inputs, targets = self._augment(inputs, targets, epochs, indices, step)
+            inputs, targets = self._augment(inputs, targets, epochs, indices, step, normalise)
+        elif normalise is not None:
+            inputs = normalise(inputs)
         return inputs, Taught(targets, self._says(inputs, epochs, indices))
 
 

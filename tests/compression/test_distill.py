@@ -112,7 +112,7 @@ def test_a_teacher_reads_inputs_as_it_was_taught_to() -> None:
     stored = torch.tensor([[7.0, 3.0], [1.0, 4.0]]).view(2, 2, 1, 1)
     own = (stored - torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)) / torch.tensor([2.0, 1.0]).view(1, 2, 1, 1)
     expected = ((stored.flatten(1) - torch.tensor([5.0, 1.0])) / torch.tensor([4.0, 3.0])).view(2, 2)
-    task = Classification(SimpleNamespace(option="x"), ours)
+    task = Classification(SimpleNamespace(option="x", test_time_augmentation="none"), ours)
     device = torch.device("cpu")
     found = TrainedModel(torch.nn.Flatten(), theirs, "classification")
     teacher = Teacher(found, description=ours, task=task, precision=Precision(None, device), device=device)
