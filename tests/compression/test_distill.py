@@ -68,7 +68,9 @@ def losses(folder: Path) -> Tensor:
 
 
 def lesson(kind: type, share: float, temperature: float, **facts: Any) -> Lesson:
-    config = SimpleNamespace(option="x", label_smoothing=0.0, ignored_targets=facts.pop("ignored_targets", False))
+    ignored = facts.pop("ignored_targets", False)
+    own = {"label_smoothing": 0.0, "ignored_targets": ignored, "test_time_augmentation": "none"}
+    config = SimpleNamespace(option="x", **own)
     description = DataDescription(input="other", target=kind.target, input_shape=(), **facts)  # type: ignore[attr-defined]
     return Lesson(kind(config, description), temperature, share)
 
