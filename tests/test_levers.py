@@ -26,10 +26,12 @@ WORDS = {
     ("schedule", "custom"): ["schedule.factory=test_levers:halving"],
 }  # fmt: skip
 """What an option needs beside its name, or what keeps it short; max_autotune compiles for real."""
-ELSEWHERE = {("hardware", name) for name in ("cuda", "mps", "xpu", "tpu")} | {
-    ("precision", p) for p in ("tf32", "mxfp8")
+ELSEWHERE = {
+    *(("hardware", name) for name in ("cuda", "mps", "xpu", "tpu")),
+    *(("precision", name) for name in ("tf32", "mxfp8")),
+    ("loader", "stream"),
 }
-"""Options that a machine may lack the device for."""
+"""Options that a machine may lack the device for; and one for other data, whose law is in test_data_shards.py."""
 
 
 def halving() -> object:

@@ -49,7 +49,7 @@ def trained(folder: Path, option: str, world_size: int) -> Path:
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_the_weights_are_the_same_bits(tmp_path: Path, world_size: int) -> None:
-    assert set(OPTIONS) == set(table("loader"))
+    assert {*OPTIONS, "stream"} == set(table("loader"))  # stream: its own data, in tests/data/test_data_shards.py
     expected = trained(tmp_path, "memory", world_size)
     for option in ["device", "threads", "workers"] if world_size == 1 else ["threads", "auto"]:
         assert_equal_runs(trained(tmp_path, option, world_size), expected, 6)
