@@ -121,8 +121,8 @@ def made(root: Path, count: int, image: Any = None) -> Path:
 def words(given: argparse.Namespace, root: Path, cache: Path) -> list[str]:
     return [
         "data=image_folder", f"data.root={root}", f"data.cache={cache}", "loader=memory", *shlex.split(given.augment),
-        "model=mlp", "model.widths=[]", "hardware=cpu", f"hardware.threads={given.threads}", f"train.global_batch={given.batch}",
-        "train.epochs=1000000",
+        "model=mlp", "model.widths=[]", "hardware=cpu", f"hardware.threads={given.threads}",
+        f"train.global_batch={given.batch}", "train.epochs=1000000",
     ]  # fmt: skip
 
 
