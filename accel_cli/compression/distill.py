@@ -94,7 +94,9 @@ class Teaching:
     def __init__(self, augment: Any, says: Says) -> None:
         self._augment = augment
         self._says = says
-        self.keys = augment.keys if augment is not None else own_keys
+
+    def keys(self, epochs: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        return (epochs, indices) if self._augment is None else self._augment.keys(epochs, indices)
 
     def __call__(
         self,
@@ -110,11 +112,6 @@ class Teaching:
         elif normalise is not None:
             inputs = normalise(inputs)
         return inputs, Taught(targets, self._says(inputs, epochs, indices))
-
-
-def own_keys(epochs: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """What is read for a batch: its samples and no others."""
-    return epochs, indices
 
 
 class Lesson:

@@ -56,8 +56,8 @@ def cached(
     the same source with other content is dropped. Raises ResourceError where the folder can't be written or the disk
     is full.
     """
-    stem = f"{name}-{_digest([FORMAT, source])}"
-    entry = folder / f"{stem}-{_digest(content)}"
+    stem = f"{name}-{digest([FORMAT, source])}"
+    entry = folder / f"{stem}-{digest(content)}"
     if entry.is_dir():
         return entry
     with locked(folder, stem):
@@ -129,8 +129,9 @@ def _no_space(folder: Path, bytes_needed: int) -> ResourceError:
     )
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+def digest(value: Any) -> str:
+    """A short hash of plain values; what JSON does not know counts by its text."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _flush(folder: Path) -> None:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from accel_cli.data.base import Report
 from accel_cli.data.cache import check_space, load, load_facts, save
 from accel_cli.errors import ConfigError, Problem
-from accel_cli.loader.base import own_keys
 from accel_cli.loader.finish import Finish
 from accel_cli.loader.read import Reader
 from accel_cli.task.batch import split
@@ -97,8 +96,7 @@ class Filling:
 
     def _batch(self, epochs: Tensor, indices: Tensor, *, targets: bool) -> tuple[Tensor, list[Tensor]]:
         """(the outputs of these samples, their targets if they are asked for)"""
-        augment = self.finish.augment
-        raw = self.reader(*(augment.keys if augment is not None else own_keys)(epochs, indices))
+        raw = self.reader(*self.finish.keys(epochs, indices))
         batch = self.finish(raw, epochs, indices)
         with torch.no_grad(), self.precision.autocast():
             output = self.forward(batch).detach().cpu()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -18,7 +16,7 @@ import numpy
 import torch
 
 from accel_cli.data.base import Report
-from accel_cli.data.cache import cache_folder, check_space
+from accel_cli.data.cache import cache_folder, check_space, digest
 from accel_cli.errors import AccelError, ConfigError, ResourceError
 from accel_cli.loader.read import Collate
 from accel_cli.loader.sharing import Sharing
@@ -193,10 +191,6 @@ class _Writer:
                 message = f"the data cache {entry.parent} has no room for {self.total:,} bytes: {error.strerror}"
                 raise ResourceError(message, "try data.cache=/a/folder/on/a/larger/disk") from error
         return str(path)
-
-
-def digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _packed(error: AccelError) -> tuple[Any, ...]:

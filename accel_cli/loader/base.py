@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from accel_cli.description import DataDescription
 from accel_cli.errors import ConfigError, Problem
@@ -49,7 +48,7 @@ class Loader:
         self.sharing = sharing or Sharing()
         self.micro_batches = micro_batches
         self.finish = Finish(description, device, augment)
-        self.keys = augment.keys if augment is not None else own_keys
+        self.keys = self.finish.keys
         self.stream = Stream(dataset, order=order, collate=collate, seed=seed) if is_stream(dataset) else None
         self.reader = Reader(dataset, collate=collate, seed=seed)
 
@@ -82,8 +81,3 @@ class Loader:
 
     def close(self) -> None:
         """End what reads ahead. Safe to call again."""
-
-
-def own_keys(epochs: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """What is read for a batch: its samples and no others."""
-    return epochs, indices

@@ -25,6 +25,7 @@ class Finish:
     def __init__(self, description: DataDescription, device: torch.device, augment: Any = None) -> None:
         self.device = device
         self.augment = augment
+        self.keys = augment.keys if augment is not None else own_keys
         self._is_cuda, self._is_host = device.type == "cuda", device.type == "cpu"
         self._description = description
         self._inputs = {"image": self._scale, "vector": self._scale, "tokens": Tensor.long}.get(description.input)
@@ -80,6 +81,11 @@ class Finish:
             torch.tensor(mean, dtype=torch.float32, device=self.device).view(shape),
             torch.tensor([1.0 / (s or 1.0) for s in std], dtype=torch.float32, device=self.device).view(shape),
         )
+
+
+def own_keys(epochs: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """What is read for a batch: its samples and no others."""
+    return epochs, indices
 
 
 def is_pair(batch: Any) -> bool:
