@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from accel_cli.config.schema.base import Option
+from accel_cli.structure import Structural
 
 
-class Pass:
+class Pass(Structural):
     """Called in the order in which passes are named. The harmless pass leaves every weight as it is."""
 
     views: int | None = None
@@ -18,12 +19,11 @@ class Pass:
     def __init__(self, config: Option) -> None:
         self.config = config
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """Before training and before the strategy lays the model out: the model to train, changed in place or new."""
-        return model
+    def check(self, model: nn.Module, task: Any, outputs: Any) -> None:
+        """Raise ConfigError where ``change`` or ``teach`` would, as far as nothing has to be computed for that.
 
-    def check(self, task: Any, outputs: Any) -> None:
-        """Raise ConfigError where ``teach`` would, as far as nothing has to be computed for that."""
+        ``model`` is the whole one, on the host; it is thrown away afterwards.
+        """
 
     def teach(self, task: Any, augment: Any, outputs: Any) -> tuple[Any, Any]:
         """What training goes by, and what changes its batches, once all else is built: (task, augment).
@@ -32,9 +32,15 @@ class Pass:
         """
         return task, augment
 
+    def attach(self, model: nn.Module) -> None:
+        """Called once with what this rank holds of the model, sharded or not, before the first step of each phase."""
+
     def after_step(self, model: nn.Module, step: int) -> None:
         """After the optimizer's update number ``step``, such as to put masked weights back to zero."""
 
-    def finish(self, model: nn.Module) -> nn.Module:
-        """After training, before the test split and export: the model to keep."""
-        return model
+    def state(self) -> dict[str, Tensor]:
+        """Tensors of the pass's own for a checkpoint, laid out as parameters of the attached model are."""
+        return {}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``state`` gave, each as this rank holds it; after ``attach``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from accel_cli.compression.base import Pass
@@ -37,7 +37,7 @@ class Distill(Pass):
 
     config: Config
 
-    def check(self, task: Any, outputs: Any) -> None:
+    def check(self, model: nn.Module, task: Any, outputs: Any) -> None:
         self._teacher(task, outputs)
 
     def teach(self, task: Any, augment: Any, outputs: Any) -> tuple[Any, Any]:

@@ -49,7 +49,7 @@ def check(run: Run) -> None:
             )
         )
     )
-    needs_weights = run.transfer.option != "none"
+    needs_weights = run.transfer.option != "none" or bool(run.compression)
     try:
         model, output = _forward(run, description, task, batch, "cpu" if needs_weights else "meta")
     except (NotImplementedError, RuntimeError, AttributeError):
@@ -65,7 +65,7 @@ def check(run: Run) -> None:
         run=run, data=data, augment=None, task=task, example=batch, precision=precision, device=cpu, report=quiet
     )
     for option in run.compression.values():
-        implementation("compression", option)(option).check(task, outputs)
+        implementation("compression", option)(option).check(model, task, outputs)
     device = implementation("hardware", run.hardware)(run.hardware).device(0)
     precision.convert(model, 1)
     groups = parameter_groups(model, run.optimizer, {})

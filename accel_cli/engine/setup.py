@@ -85,8 +85,6 @@ def build(
 
     # 5. structure: passes that change shapes come before anything that counts or shards parameters
     passes = [implementation("compression", option)(option) for option in run.compression.values()]
-    for compression in passes:
-        bare = compression.prepare(bare)
     home = world.device if strategy.holds_whole else torch.device("cpu")
     bare.to(home)
     for line in hardware.arrange(bare):
@@ -145,6 +143,8 @@ def build(
 
     # 9. what happens after each step: a tuple, empty when nothing does
     average = evaluation_weights(bare, run.train, optimizer)
+    for compression in passes:
+        compression.attach(bare)
     hooks: list[Callable[[int], None]] = [_after(compression, bare) for compression in passes]
     if average.tensors:
         hooks.append(average.after_step)

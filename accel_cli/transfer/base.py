@@ -7,9 +7,10 @@ from typing import Any
 from torch import nn
 
 from accel_cli.config.schema.base import Option
+from accel_cli.structure import Structural
 
 
-class Transfer:
+class Transfer(Structural):
     """Called on the plain model, before any strategy, compilation or wrapper has touched it."""
 
     def __init__(self, config: Option):
