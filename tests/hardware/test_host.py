@@ -85,7 +85,8 @@ def look(folder: str) -> dict[str, Any]:
     masks: dict[str, set[str]] = {}
     for text in tasks:
         name, mask = re.findall(r"(?:Name|Cpus_allowed_list):\s*(\S+)", text)
-        masks.setdefault(mask, set()).add(name)
+        if not name.startswith("cuda"):  # the driver's own thread, which torch wakes for a CPU too
+            masks.setdefault(mask, set()).add(name)
     return {"parent": before, "own": sorted(os.sched_getaffinity(0)), "masks": masks,
             "threads": torch.get_num_threads(), "tasks": len(tasks)}  # fmt: skip
 
