@@ -214,9 +214,11 @@ class Held:
         print(file=self.orders, flush=True)
         return self.answer()
 
-    def finish(self) -> None:
-        """Let it come to its end."""
+    def let_go(self) -> None:
+        """Let it come to its end, which ``finish`` waits for."""
         print(file=self.orders, flush=True)
+
+    def finish(self) -> None:
         if _wait_for(self.process, 120.0):
             raise Failed(f"exit {self.process.returncode}: {self.output.read_text()[-1500:]}")
 
