@@ -95,13 +95,13 @@ def main() -> None:
         plugins=arguments.plugin,
         started=time.time(),
     )
-    code = alone(request)
+    code = work_alone(request)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def alone(request: Request) -> int:
+def work_alone(request: Request) -> int:
     """A rank that no front has started: rank 0 exports what came of the run by itself."""
     code = work(request, None)
     run = run_file.read(request.path / "run.yaml") if code == 0 and ranks_from_environment()[0] == 0 else None

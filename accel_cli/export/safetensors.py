@@ -20,6 +20,8 @@ FILE = "model.safetensors"
 class Safetensors(Export):
     """Names and values as the model has them; a tensor of two names is written once."""
 
+    is_graph = False
+
     def write(self, model: nn.Module, inputs: Tensor, folder: Path) -> list[Path]:
         save_model(model, str(folder / FILE))
         return [folder / FILE]
