@@ -53,5 +53,11 @@ def describe_model(run: Run, trained: TrainedModel, *, inputs: Tensor, output: T
             "class_names": of.class_names,
         },
         "checkpoint": trained.checkpoint,
-        "built_from": {"model": {**run.model.model_dump(), **fresh}, "description": of.to_dict()},
+        "built_from": {
+            "model": {**run.model.model_dump(), **fresh},
+            "description": of.to_dict(),
+            "transfer": run.transfer.model_dump(),
+            "compression": {name: option.model_dump() for name, option in run.compression.items()},
+            "structure": trained.structure,
+        },
     }

@@ -31,7 +31,7 @@ class Export:
         return []
 
     def load(self, folder: Path) -> Callable[[Tensor], Tensor] | None:
-        """What was written, in its own runtime: (inputs [n, ...] on the host) -> outputs. None: nothing runs it."""
+        """What was written, in its own runtime: inputs [n, ...] on the host -> outputs. None where nothing runs it."""
         return None
 
     def facts(self, folder: Path) -> dict[str, Any]:
@@ -49,7 +49,6 @@ def deployed(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            convert: Any = getattr(child, "deployed", None)
-            if convert is not None:
-                setattr(module, name, convert())
+            if hasattr(child, "deployed"):
+                setattr(module, name, child.deployed())  # type: ignore[operator]
     return model
