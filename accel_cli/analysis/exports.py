@@ -48,8 +48,9 @@ def about(report: dict[str, Any]) -> str:
     """Which weights, which programs, how many threads; and what the format adds."""
     versions = [f"{name} {text}" for name, text in (report.get("versions") or {}).items() if text]
     facts = [f"{plain_name(key)} {_fact(value)}" for key, value in (report.get("facts") or {}).items()]
-    threads = report.get("threads")
-    said = [str(report.get("checkpoint") or NOTHING), *facts, *versions]
+    threads, trained_in = report.get("threads"), report.get("trained_in")
+    here = [] if trained_in in (None, "fp32") else [f"trained in {trained_in} and compared in fp32"]
+    said = [str(report.get("checkpoint") or NOTHING), *here, *facts, *versions]
     return ", ".join([*said, *([f"{threads} thread{'s' * (threads != 1)}"] if threads else [])])
 
 

@@ -49,6 +49,8 @@ def export(run: Run, folder: Path, which: str, option: Any, report: Report) -> d
     """
     target = folder / FOLDER / option.option
     partial = target.with_name(f".{option.option}-{uuid.uuid4().hex}")
+    for stale in target.parent.glob(".*"):  # of one that was killed
+        shutil.rmtree(stale, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         found = _export(run, folder, which, option, partial, report)
