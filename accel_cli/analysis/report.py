@@ -49,6 +49,7 @@ def page(runs: Sequence[RunFolder]) -> str:
         sections.time_shares(runs, names),
         sections.compression(runs, names),
         sections.advice(runs, names),
+        sections.exports(runs, names),
         sections.settings(runs, names),
         sections.decisions(runs, names),
         sections.environment(runs, names),

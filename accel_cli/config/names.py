@@ -10,7 +10,6 @@ from typing import get_origin
 from accel_cli.config import tree
 from accel_cli.config.parts import GROUPS, SEVERAL, own_keys, table
 from accel_cli.config.schema.base import Section
-from accel_cli.config.schema.hardware import EXPORTS
 from accel_cli.config.schema.sections import SECTIONS
 from accel_cli.config.suggest import did_you_mean, nearest
 from accel_cli.errors import Problem
@@ -79,8 +78,9 @@ class Names:
     def unknown(self, group: str, name: str, candidates: Iterable[str], text: str, key: str = "") -> Problem:
         """An option that its group does not have; ``key`` is what stands before the = of a suggestion."""
         candidates = list(candidates)
-        if group == "hardware" and name in EXPORTS:
-            return Problem(text, *EXPORTS[name][1:])
+        if group == "hardware" and name in self.options["export"]:
+            why = f"{name} is a form that a trained model is exported to; the host trains it"
+            return Problem(text, why, f"try export={name}")
         found = [f"{key or group}={near}" for near in nearest(name, candidates)]
         if not found and group in self.options:
             found = [f"{g}={name}" for g, options in self.options.items() if name in options][:3]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -18,6 +18,10 @@ class TrainedModel(NamedTuple):
     model: nn.Module
     description: DataDescription
     task: str
+    checkpoint: str
+    """The name of its folder."""
+    structure: list[dict[str, Any]]
+    """The changes from the model as configured to this one, as the checkpoint's manifest has them."""
 
 
 def trained_model(folder: Path, which: str) -> TrainedModel:
@@ -28,4 +32,5 @@ def trained_model(folder: Path, which: str) -> TrainedModel:
     settings = run_file.read(folder / "run.yaml")
     saved, _ = saved_model(folder, which)
     description = DataDescription.from_dict(saved.manifest["description"])
-    return TrainedModel(whole_model(settings, description, saved), description, settings.task.option)
+    model, structure = whole_model(settings, description, saved), saved.manifest.get("structure", [])
+    return TrainedModel(model, description, settings.task.option, saved.folder.name, structure)

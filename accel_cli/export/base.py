@@ -9,8 +9,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from accel_cli.config.schema.base import Option
-
 
 class Export:
     """Written once by rank 0, after training or later; then run in its own runtime, beside PyTorch.
@@ -18,7 +16,10 @@ class Export:
     The harmless option writes nothing: the checkpoint is all.
     """
 
-    def __init__(self, config: Option) -> None:
+    is_graph = True
+    """Whether ``write`` gets what a runtime can run of the model; else the model as it was trained."""
+
+    def __init__(self, config: Any) -> None:
         self.config = config
 
     def write(self, model: nn.Module, inputs: Tensor, folder: Path) -> list[Path]:
@@ -39,7 +40,12 @@ class Export:
 
 
 def deployed(model: nn.Module) -> nn.Module:
-    """A copy in which every module that has a ``deployed`` method, as quantized ones do, is what that returns."""
+    """A copy in which every module that has a ``deployed`` method, as quantized ones do, is what that returns.
+
+    The model itself where none has one.
+    """
+    if not any(hasattr(module, "deployed") for module in model.modules()):
+        return model
     model = copy.deepcopy(model)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):

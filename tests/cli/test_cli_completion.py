@@ -13,6 +13,7 @@ import pytest
 
 from accel_cli.cli.completion_words import complete
 from accel_cli.cli.yaml_keys import keys
+from accel_cli.config import tree
 from accel_cli.config.names import Names
 from accel_cli.config.parts import GROUPS, SEVERAL
 
@@ -102,6 +103,7 @@ def test_the_lines_of_a_yaml_tell_all_its_keys() -> None:
         for option, path in options.items():
             if not (group in SEVERAL and option == "none"):
                 read |= set(keys(path, group))
+    read |= {key for key in keys(tree.shipped("configs") / "train.yaml") if key.partition(".")[0] in SEVERAL}
     known = {key for key in names.keys if key.partition(".")[0] in GROUPS}
     assert read == known
 
