@@ -145,6 +145,7 @@ def build(
     average = evaluation_weights(bare, run.train, optimizer)
     for compression in passes:
         compression.attach(bare)
+        compression.follow(average.by_parameter)
     hooks: list[Callable[[int], None]] = [_after(compression, bare) for compression in passes]
     if average.tensors:
         hooks.append(average.after_step)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import Field
 
 from accel_cli.config.schema.base import Entry, Option
@@ -9,6 +11,36 @@ from accel_cli.config.schema.base import Entry, Option
 
 class Pass(Option):
     """The model keeps its size."""
+
+
+Part = Annotated[float, Field(ge=0, le=1)]
+
+
+class Masked(Option):
+    """Weights that are held at zero while the rest trains."""
+
+    start: Part = Field(description="part of the run's steps after which masking begins")
+    only: list[str] | None = Field(
+        min_length=1, description="glob patterns of the parameters that are masked; null: weights, no norms, embeddings"
+    )
+    ignore: list[str] = Field(description="glob patterns of parameters that stay dense")
+    rewind: Part | None = Field(description="part of the run's steps whose weights each cut goes back to; null: none")
+
+
+class PruneMagnitude(Masked):
+    """The smallest weights become zero and stay zero."""
+
+    sparsity: float = Field(gt=0, lt=1, description="share of the masked weights that are zero in the end")
+    scope: Literal["global", "layer"] = Field(description="the smallest of all layers together, or of each by itself")
+    schedule: Literal["one_shot", "cubic", "geometric"] = Field(
+        description="all at start, or gradually: fast at first, or an equal share of what is left each time"
+    )
+    end: Part = Field(description="gradual: part of the run's steps after which the mask is whole")
+    times: int = Field(ge=1, description="gradual: how often the mask grows")
+
+
+class Prune24(Masked):
+    """Of every four weights along the inputs the two smallest become zero."""
 
 
 class Distill(Option):
@@ -26,5 +58,7 @@ class Distill(Option):
 
 OPTIONS = {
     "none": Entry(Pass, "accel_cli.compression.base:Pass"),
+    "prune_magnitude": Entry(PruneMagnitude, "accel_cli.compression.prune_magnitude:PruneMagnitude"),
+    "prune_2_4": Entry(Prune24, "accel_cli.compression.prune_2_4:Prune24"),
     "distill": Entry(Distill, "accel_cli.compression.distill:Distill"),
 }
