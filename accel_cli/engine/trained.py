@@ -23,6 +23,8 @@ class TrainedModel(NamedTuple):
     model: nn.Module
     description: DataDescription
     task: str
+    speaks: bool = True
+    """Whether its outputs are of this data's targets; False: it only has features."""
 
 
 def trained_model(folder: Path, which: str) -> TrainedModel:

@@ -41,7 +41,7 @@ TEACHERS = {
     "text": [*TEXT, "model.depth=3"],
     "numbers": [*NUMBERS, "model.widths=[32]"],
 }
-OWN = ("cache", "views", "share", "temperature", "checkpoint")
+OWN = ("cache", "views", "share", "temperature", "checkpoint", "weights", "args", "features", "layers", "feature_weight")
 STUDENTS = {"digits": SMALL, "text": TEXT, "numbers": NUMBERS}
 
 
@@ -72,7 +72,8 @@ def lesson(kind: type, share: float, temperature: float, **facts: Any) -> Lesson
     own = {"label_smoothing": 0.0, "ignored_targets": ignored, "test_time_augmentation": "none"}
     config = SimpleNamespace(option="x", **own)
     description = DataDescription(input="other", target=kind.target, input_shape=(), **facts)  # type: ignore[attr-defined]
-    return Lesson(kind(config, description), temperature, share)
+    learns = SimpleNamespace(temperature=temperature, share=share, features=None, feature_weight=1.0)
+    return Lesson(kind(config, description), learns)
 
 
 def test_the_loss_is_hintons() -> None:

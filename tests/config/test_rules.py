@@ -151,6 +151,30 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "features-are-drawn-again": (CPU, {"transfer": "frozen_features", "augment": "basic"}),
     "features-have-views": (CPU, {"transfer": "frozen_features", "transfer.views": 4}),
     "teacher-knows-the-task": (CPU, {"compression": "distill", "task": "custom"}),
+    "teacher-knows-something": (
+        CPU,
+        {"compression": "distill", "compression.passes.distill.teacher": "torchvision:resnet18"},
+    ),
+    "run-has-weights": (CPU, {"compression": "distill", "compression.passes.distill.weights": "x.safetensors"}),
+    "features-have-layers": (CPU, {"compression": "distill", "compression.passes.distill.features": "hint"}),
+    "features-are-not-kept": (
+        CPU,
+        {
+            "compression": "distill",
+            "compression.passes.distill.features": "hint",
+            "compression.passes.distill.layers": ["body"],
+        },
+    ),
+    "features-in-a-forward": (
+        CPU,
+        {
+            "compression": "distill",
+            "compression.passes.distill.features": "hint",
+            "compression.passes.distill.layers": ["body"],
+            "compression.passes.distill.cache": False,
+            "compile": "full",
+        },
+    ),
     "teacher-sees-views": (CPU, {"compression": "distill", "augment": "basic"}),
     "teacher-has-views": (CPU, {"compression": "distill", "compression.passes.distill.views": 4}),
     "one-mask": (CPU, {"compression": ["prune_magnitude", "prune_2_4"]}),

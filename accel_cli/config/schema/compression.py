@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -46,14 +47,45 @@ class Prune24(Masked):
 class Distill(Option):
     """Learn from the outputs of a trained model beside the targets."""
 
-    teacher: str = Field(min_length=1, description="a run folder whose model is the teacher")
-    checkpoint: str = Field(min_length=1, description="which of its checkpoints: best, latest or a checkpoint's name")
+    teacher: str = Field(
+        min_length=1, description="a run folder, torchvision:<architecture>, or your own package.module:name"
+    )
+    checkpoint: str = Field(
+        min_length=1, description="of a run, which of its checkpoints: best, latest or a checkpoint's name"
+    )
+    weights: str | None = Field(
+        min_length=1, description="of others, a .safetensors file; torchvision's may be published ones, such as DEFAULT"
+    )
+    args: dict[str, Any] = Field(description="arguments of a teacher that is no run")
     temperature: float = Field(gt=0, description="both outputs are softened by it; numbers to predict are not")
     share: float = Field(ge=0, le=1, description="of the loss that comes from the teacher; the rest is the task's own")
     cache: bool = Field(description="whether the teacher's outputs are computed once, instead of in every step")
     views: int = Field(
         ge=1, description="cached: augmented views of each training sample that are kept; epochs take them in turn"
     )
+    features: Literal["hint", "attention"] | None = Field(
+        description="learn inner features too: by a projection (hint), or where they are large (attention); null: none"
+    )
+    layers: list[Annotated[str, Field(pattern=r"^[^:]+(:[^:]+)?$")]] = Field(
+        description="modules whose outputs are matched, student:teacher; one name stands for both"
+    )
+    feature_weight: float = Field(ge=0, description="of the features' distance, which is added to the loss")
+
+    @property
+    def architecture(self) -> str | None:
+        """Of torchvision, where the teacher is one of its models."""
+        library, _, name = self.teacher.partition(":")
+        return name if library == "torchvision" and name else None
+
+    @property
+    def is_factory(self) -> bool:
+        return self.architecture is None and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.teacher) is not None
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(module of the student, module of the teacher)"""
+        split = (layer.partition(":") for layer in self.layers)
+        return [(own, other or own) for own, _, other in split]
 
 
 OPTIONS = {
