@@ -63,7 +63,7 @@ class Masked(Pass):
         """What is masked, by name. Raises ConfigError for a pattern that matches nothing, and where nothing is left."""
         config, key = self.config, f"compression.passes.{self.config.option}"
         parameters = {plain(name): parameter for name, parameter in model.named_parameters()}
-        patterns = [(key_, pattern) for key_ in ("only", "ignore") for pattern in getattr(config, key_) or ()]
+        patterns = [(key_, pattern) for key_ in ("only", "keep") for pattern in getattr(config, key_) or ()]
         problems = [
             unmatched(f"{key}.{name}={pattern}", pattern, list(parameters), f"{key}.{name}=[{{}}]")
             for name, pattern in patterns
@@ -78,11 +78,11 @@ class Masked(Pass):
                 is_meant = name.endswith("weight") and id(parameter) not in apart
             else:
                 is_meant = any(fnmatchcase(name, pattern) for pattern in config.only)
-            is_left = any(fnmatchcase(name, pattern) for pattern in config.ignore)
-            if is_meant and not is_left and parameter.is_floating_point() and self.takes(parameter):
+            stays = any(fnmatchcase(name, pattern) for pattern in config.keep)
+            if is_meant and not stays and parameter.is_floating_point() and self.takes(parameter):
                 found[name] = parameter
         if not found:
-            why = f"masks {self.masked}; this model has none, or none that only and ignore leave"
+            why = f"masks {self.masked}; this model has none, or none that only and keep leave"
             raise ConfigError(Problem(f"compression={config.option}", why, "try compression=none, or another model"))
         return found
 
@@ -158,7 +158,7 @@ class Masked(Pass):
             f"{record['sparsity_of_all']:.1%} of all {every:,} parameters"
         ]
         if empty := [name for name, weight in selected.items() if zeros[name] == weight.numel()]:
-            notes.append(f"nothing is left of {', '.join(empty[:5])}; scope=layer, or ignore, would keep some of it")
+            notes.append(f"nothing is left of {', '.join(empty[:5])}; scope=layer, or keep, would keep some of it")
         speed, more = self.speed(model, border)
         return Changed(model, {**record, **more}, notes=(*notes, *speed))
 

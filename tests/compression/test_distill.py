@@ -41,7 +41,18 @@ TEACHERS = {
     "text": [*TEXT, "model.depth=3"],
     "numbers": [*NUMBERS, "model.widths=[32]"],
 }
-OWN = ("cache", "views", "share", "temperature", "checkpoint", "weights", "args", "features", "layers", "feature_weight")
+OWN = (
+    "cache",
+    "views",
+    "share",
+    "temperature",
+    "checkpoint",
+    "weights",
+    "args",
+    "features",
+    "layers",
+    "feature_weight",
+)
 STUDENTS = {"digits": SMALL, "text": TEXT, "numbers": NUMBERS}
 
 

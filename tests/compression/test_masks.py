@@ -40,7 +40,7 @@ CASES = [(name, strategy) for name in PASSES for strategy in ("single", "ddp", "
 def settings(**other: Any) -> Config:
     own = {
         "option": "prune_magnitude", "sparsity": 0.9, "scope": "global", "schedule": "cubic", "start": 0.1, "end": 0.7,
-        "times": 3, "only": None, "ignore": [], "rewind": None,
+        "times": 3, "only": None, "keep": [], "rewind": None,
     }  # fmt: skip
     return Config(**{**own, **other})
 
@@ -81,9 +81,9 @@ def test_the_smallest_fall_and_no_more(scope: str) -> None:
 
 
 def test_patterns_say_which() -> None:
-    part = PruneMagnitude(settings(only=["5.*", "3.*"], ignore=["*.bias"]))
+    part = PruneMagnitude(settings(only=["5.*", "3.*"], keep=["*.bias"]))
     assert list(part.select(net())) == ["3.weight", "5.weight"]
-    for wrong, text in (({"only": ["nowhere*"]}, "matches no parameter"), ({"ignore": ["*"]}, "has none")):
+    for wrong, text in (({"only": ["nowhere*"]}, "matches no parameter"), ({"keep": ["*"]}, "has none")):
         with pytest.raises(ConfigError, match=text):
             PruneMagnitude(settings(**wrong)).check(net(), None, None)
 

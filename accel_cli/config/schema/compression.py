@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from accel_cli.config.schema.base import Entry, Option
+from accel_cli.config.schema.base import Count, Entry, Option, Section
+
+
+class Own(Section):
+    """What holds for all passes."""
+
+    floor: float | None = Field(
+        ge=0, description="how much worse than before a pass validation's metric may come out; else it is rolled back"
+    )
 
 
 class Pass(Option):
@@ -24,7 +32,7 @@ class Masked(Option):
     only: list[str] | None = Field(
         min_length=1, description="glob patterns of the parameters that are masked; null: weights, no norms, embeddings"
     )
-    ignore: list[str] = Field(description="glob patterns of parameters that stay dense")
+    keep: list[str] = Field(description="glob patterns of parameters that stay dense")
     rewind: Part | None = Field(description="part of the run's steps whose weights each cut goes back to; null: none")
 
 
@@ -88,9 +96,32 @@ class Distill(Option):
         return [(own, other or own) for own, _, other in split]
 
 
+class PruneStructured(Option):
+    """Take out whole channels, neurons and heads; tensors shrink."""
+
+    multiply_adds: float = Field(gt=0, lt=1, description="of the whole model's, so many are left at most")
+    importance: Literal["magnitude", "taylor"] = Field(
+        description="magnitude: norm of the weights; taylor: of weight x gradient, over some training samples"
+    )
+    samples: Count = Field(description="taylor: training samples that the gradients are taken over")
+    scope: Literal["global", "layer"] = Field(
+        description="global: the least important of the whole model go; layer: the same share of every layer"
+    )
+    multiple: Count = Field(description="channels stay a multiple of this: processors work in blocks of 16")
+    least: float = Field(ge=0, lt=1, description="of a layer's channels, so many stay")
+    keep: list[str] = Field(description="glob patterns on module names that keep their width")
+    start: float = Field(ge=0, lt=1, description="of the run's steps, when the first are taken out")
+    end: float = Field(ge=0, lt=1, description="of the run's steps, when the last are")
+    times: Count = Field(description="how often, from start to end, each time as many multiply-adds less")
+
+
+OWN = Own
 OPTIONS = {
     "none": Entry(Pass, "accel_cli.compression.base:Pass"),
     "prune_magnitude": Entry(PruneMagnitude, "accel_cli.compression.prune_magnitude:PruneMagnitude"),
     "prune_2_4": Entry(Prune24, "accel_cli.compression.prune_2_4:Prune24"),
+    "prune_structured": Entry(
+        PruneStructured, "accel_cli.compression.prune_structured:PruneStructured", requires=("torch_pruning",)
+    ),
     "distill": Entry(Distill, "accel_cli.compression.distill:Distill"),
 }
