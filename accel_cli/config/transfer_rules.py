@@ -32,7 +32,7 @@ def _taps(facts: Facts) -> bool:
 def _in_the_way(facts: Facts) -> str | None:
     """What keeps inner features from whoever asks for them, and what to type instead."""
     run = facts.run
-    if run.strategy.option not in ("single", "ddp"):
+    if run.strategy.option not in ("single", "ddp", "fsdp", "hsdp"):
         return f"strategy={'ddp' if facts.world_size > 1 else 'single'}"
     if run.compile.option != "none":
         return "compile=none"
@@ -131,8 +131,15 @@ TRANSFER_RULES: tuple[Rule, ...] = (
         "features-in-a-forward", "refuse", "inner features are taken from a plain forward pass",
         lambda f: f"{TEACHER}.features={_distill(f).features}",
         lambda f: _taps(f) and _in_the_way(f) is not None,
-        "a model that is dealt out, compiled or recomputed does not hand them out",
+        "a model that is cut, compiled or recomputed does not hand them out",
         lambda f: f"try {_in_the_way(f)}",
+    ),
+    Rule(
+        "hints-of-a-width", "refuse", "projections of hints fit the widths that the student begins with",
+        lambda f: f"compression=[{','.join(f.run.compression)}]",
+        lambda f: _taps(f) and _distill(f).features == "hint" and "prune_structured" in f.run.compression,
+        "channels that are taken out while it trains would be missing in a projection",
+        f"try {TEACHER}.features=attention",
     ),
     Rule(
         "teacher-sees-views", "warn", "a teacher's outputs of augmented samples differ by view",

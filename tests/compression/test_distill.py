@@ -217,12 +217,13 @@ def test_distances_are_the_papers() -> None:
     assert torch.allclose(distance("hint", expected, other), (expected - pooled).square().mean() / 2)
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp"])
 @pytest.mark.parametrize("kind", FEATURES)
 def test_features_are_learnt_and_a_resume_goes_on(
-    teachers: dict[str, Path], tmp_path: Path, kind: str, ranks: int
+    teachers: dict[str, Path], tmp_path: Path, kind: str, strategy: str
 ) -> None:
-    words = taught(CNN, teachers["digits"], "cache=false", *FEATURES[kind], "train.ema=0.9")
+    ranks = 1 if strategy == "single" else 2
+    words = taught(CNN, teachers["digits"], "cache=false", *FEATURES[kind], "train.ema=0.9", f"strategy={strategy}")
     train_ranks(words, tmp_path / "straight", ranks)
     back_to(4, tmp_path / "straight", tmp_path / "resumed")
     train_ranks([], tmp_path / "resumed", ranks, resume=True)

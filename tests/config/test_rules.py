@@ -175,6 +175,11 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
             "compile": "full",
         },
     ),
+    "hints-of-a-width": (
+        CPU,
+        {"compression": ["prune_structured", "distill"], "compression.passes.distill.features": "hint",
+         "compression.passes.distill.layers": ["body"], "compression.passes.distill.cache": False},
+    ),
     "teacher-sees-views": (CPU, {"compression": "distill", "augment": "basic"}),
     "teacher-has-views": (CPU, {"compression": "distill", "compression.passes.distill.views": 4}),
     "one-mask": (CPU, {"compression": ["prune_magnitude", "prune_2_4"]}),
