@@ -188,6 +188,7 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "mask-of-trained-weights": (CPU, {"compression": "prune_magnitude", "transfer": "frozen_features"}),
     "mask-grows": (CPU, {"compression": "prune_magnitude", "compression.passes.prune_magnitude.end": 0.05}),
     "rewinds-to-before": (CPU, {"compression": "prune_2_4", "compression.passes.prune_2_4.rewind": 0.5}),
+    "floor-under-masks": (CPU, {"compression": "prune_2_4", "compression.floor": 0.1}),
     "mask-recovers": (CPU, {"compression": "prune_magnitude", "compression.passes.prune_magnitude.end": 1.0}),
     "early-in-time": (CPU, {"stopping": "early", "train.epochs": 2.0}),
     "plateau-in-time": (CPU, {"schedule": "plateau", "train.epochs": 2.0}),
