@@ -187,6 +187,10 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     ),
     "teacher-sees-views": (CPU, {"compression": "distill", "augment": "basic"}),
     "teacher-has-views": (CPU, {"compression": "distill", "compression.passes.distill.views": 4}),
+    "passes-in-order": (
+        CPU,
+        {"compression": ["prune_structured", "prune_magnitude"], "compression.passes.prune_magnitude.start": 0.0},
+    ),
     "one-mask": (CPU, {"compression": ["prune_magnitude", "prune_2_4"]}),
     "mask-of-whole-rows": (CPU, {"compression": "prune_2_4", "strategy": "localsgd"}),
     "mask-of-live-weights": (CPU, {"compression": "prune_magnitude", "optimizer": "schedule_free"}),
