@@ -35,6 +35,8 @@ class Border:
     """A batch of two samples, where the model is."""
     batches: Callable[[int], Iterable[Any]]
     """(samples) -> batches of the first so many training samples, as evaluation reads them, where the model is."""
+    outputs: Any = None
+    """Makes teachers (engine/outputs.py); None once training has ended."""
 
 
 class Changed(NamedTuple):

@@ -52,6 +52,35 @@ def test_a_benchmark_measures_and_proves_equal_work(name: str) -> None:
     assert "NOT" not in output
 
 
+COMPRESS = {
+    "masks": (["train.steps=20"], ["0.9000", "pruned - dense: ", "killed after step 10 and resumed: the same bits"]),
+    "distill": (["train.steps=20"], ["teacher accuracy", "taught - alone: ", "cannot tell"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", COMPRESS)
+def test_what_a_pass_is_worth_is_told_by_seed(part: str) -> None:
+    more, texts = COMPRESS[part]
+    process = started("compress", part, "--seeds", "1", "--with", *more)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    for text in texts:
+        assert text in output, output[-3000:]
+
+
+def test_differences_of_seeds_are_judged_by_their_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import compress
+
+    alone = [0.5, 0.6, 0.7]
+    assert "+0.1000 [+0.1000, +0.1000], n=3 seeds: better" in compress.told(
+        {"a": [x + 0.1 for x in alone], "b": alone}, ("a", "b")
+    )
+    assert "cannot tell" in compress.told({"a": [0.5, 0.7, 0.7], "b": alone}, ("a", "b"))
+    assert compress.interval([0.0, 2.0]) == pytest.approx(12.7062, rel=1e-4)  # t of one degree of freedom
+
+
 def test_a_ratio_of_few_rounds_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import arms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,6 +35,12 @@ class Pass(Structural):
 
     def attach(self, model: nn.Module) -> None:
         """Called once with what this rank holds of the model, sharded or not, before the first step of each phase."""
+
+    def follow(self, averages: Mapping[Tensor, Tensor]) -> None:
+        """Called after ``attach``: parameter -> its average, which is evaluated instead; each as this rank holds it.
+
+        A pass that sets weights from outside sets these too: the average follows only slowly.
+        """
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """After the optimizer's update number ``step``, such as to put masked weights back to zero."""

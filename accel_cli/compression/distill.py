@@ -5,40 +5,77 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from accel_cli.compression.base import Pass
+from accel_cli.compression.features import NAME, Channels, ProjectedTap, Tap, channels, compare, distance
 from accel_cli.config.schema.compression import Distill as Config
 from accel_cli.errors import ConfigError, Problem
+from accel_cli.structure import Border, Changed
 
 KEY = "compression.passes.distill"
 IGNORED = -100
 """A target token that counts nothing."""
 WIDTH = {"class": "classes", "next_token": "vocabulary", "number": "outputs"}
 """Of a description: how many numbers a target of this kind takes."""
-Says = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(inputs [n, ...], epochs [n], indices [n]) -> what the teacher gives for them [n, ...]."""
+Says = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, tuple[Tensor, ...]]]
+"""(inputs [n, ...], epochs [n], indices [n]) -> what the teacher gives for them [n, ...], and its inner features."""
 
 
 class Taught(NamedTuple):
-    """The targets of a training batch, and the teacher's outputs for its samples."""
+    """The targets of a training batch, and the teacher's outputs and inner features for its samples."""
 
     targets: Any
     outputs: Tensor
+    features: tuple[Tensor, ...] = ()
 
 
 class Distill(Pass):
     """(1 - share) x the task's loss + share x T^2 x KL(teacher / T || student / T), by softmax over classes or tokens.
 
     Hinton et al. 2015, arXiv:1503.02531. Where numbers are predicted, the second term is the task's own loss against
-    the teacher's: a squared error. Evaluation is the task's.
+    the teacher's: a squared error. To this is added feature_weight x the distance of inner features (features.py); the
+    projections of hints are modules of the student from the first step to the last. Evaluation is the task's.
     """
 
     config: Config
 
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._taps: ProjectedTap | None = None
+
     def check(self, model: nn.Module, task: Any, outputs: Any) -> None:
-        self._teacher(task, outputs)
+        self._compare(model, self._teacher(task, outputs), task, outputs.example)
+
+    def borders(self, steps: int) -> tuple[int, ...]:
+        return (0, steps) if self.config.features == "hint" else ()
+
+    def change(self, model: nn.Module, border: Border) -> Changed:
+        if border.step == border.steps:
+            delattr(model, NAME)
+            return Changed(model, {}, notes=("the projections of hints are gone",))
+        teacher = self._teacher(border.task, border.outputs)
+        found = self._compare(model, teacher, border.task, border.example)
+        sizes = [[channels(own), channels(other)] for own, other in found]
+        model = self.replay(model, {"projections": sizes})
+        numbers = sum(parameter.numel() for parameter in getattr(model, NAME).parameters())
+        note = f"{len(sizes)} projections of {numbers:,} parameters to the teacher's features, until training ends"
+        return Changed(model, {"projections": sizes}, notes=(note,))
+
+    def replay(self, model: nn.Module, record: dict[str, Any]) -> nn.Module:
+        if "projections" not in record:
+            delattr(model, NAME)
+            return model
+        place = next(model.parameters())
+        made = {str(n): Channels(own, other) for n, (own, other) in enumerate(record["projections"])}
+        model.add_module(NAME, nn.ModuleDict(made).to(place.device))
+        return model
+
+    def attach(self, model: nn.Module) -> None:
+        if self.config.features is not None:
+            self._taps = ProjectedTap(model, [own for own, _ in self.config.pairs], f"{KEY}.layers")
 
     def teach(self, task: Any, augment: Any, outputs: Any) -> tuple[Any, Any]:
         """Raises ConfigError for a teacher of another target, ResourceError where its outputs do not fit the disk."""
@@ -56,14 +93,15 @@ class Distill(Pass):
             self.views = config.views
             device = outputs.device
 
-            def says(inputs: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
-                return table.rows(epochs, indices).to(device, non_blocking=True)  # type: ignore[no-any-return]
+            def says(inputs: Tensor, epochs: Tensor, indices: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+                return table.rows(epochs, indices).to(device, non_blocking=True), ()
         else:
+            tap = Tap(teacher.model, [other for _, other in config.pairs], f"{KEY}.layers")
 
-            def says(inputs: Tensor, epochs: Tensor, indices: Tensor) -> Tensor:
-                return teacher.of_inputs(inputs)  # type: ignore[no-any-return]
+            def says(inputs: Tensor, epochs: Tensor, indices: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+                return teacher.of_inputs(inputs), tuple(tap.seen)
 
-        return Lesson(task, config.temperature, config.share), Teaching(augment, says)
+        return Lesson(task, config, self._taps), Teaching(augment, says)
 
     def _teacher(self, task: Any, outputs: Any) -> Any:
         key = f"{KEY}.teacher={self.config.teacher}"
@@ -73,9 +111,30 @@ class Distill(Pass):
         if not (isinstance(outputs.example, (tuple, list)) and isinstance(outputs.example[0], Tensor)):
             why = f"reads pairs of inputs and targets; this data gives a {type(outputs.example).__name__}"
             raise ConfigError(Problem("compression=distill", why, "let the data give (inputs, targets)"))
-        teacher = outputs.teacher(self.config.teacher, self.config.checkpoint, key, f"{KEY}.checkpoint=latest")
+        teacher = outputs.teacher(self.config, KEY)
+        if not teacher.speaks and self.config.share > 0:
+            why = "published weights know classes of their own, not this data's: only their features can be learnt"
+            fix = f"try {KEY}.share=0 with {KEY}.features=hint, or a run on this data"
+            raise ConfigError(Problem(f"{KEY}.share={self.config.share:g}", why, fix))
         check(teacher.description, outputs.description, WIDTH[task.target], key)
         return teacher
+
+    @torch.no_grad()
+    def _compare(self, model: nn.Module, teacher: Any, task: Any, batch: Any) -> list[tuple[Tensor, Tensor]]:
+        """(the student's, the teacher's) features of a batch, layer by layer. Raises ConfigError where they differ."""
+        if self.config.features is None:
+            return []
+        key = f"{KEY}.layers"
+        names = list(zip(*self.config.pairs, strict=True))
+        taps = [Tap(m, own, key) for m, own in zip((model, teacher.model), names, strict=True)]
+        task.forward(model, batch)
+        teacher.of_inputs(batch[0])
+        for tap in taps:
+            tap.close()
+        found = list(zip(taps[0].seen, taps[1].seen, strict=True))
+        for (own, other), features in zip(self.config.pairs, found, strict=True):
+            compare(features[0], features[1], str(self.config.features), f"{key}=[{own}:{other}]")
+        return found
 
 
 def check(theirs: Any, ours: Any, width: str, key: str) -> None:
@@ -111,16 +170,20 @@ class Teaching:
             inputs, targets = self._augment(inputs, targets, epochs, indices, step, normalise)
         elif normalise is not None:
             inputs = normalise(inputs)
-        return inputs, Taught(targets, self._says(inputs, epochs, indices))
+        return inputs, Taught(targets, *self._says(inputs, epochs, indices))
 
 
 class Lesson:
     """A task whose loss, for batches that hold a teacher's outputs, is in part the distance from those."""
 
-    def __init__(self, task: Any, temperature: float, share: float) -> None:
+    def __init__(self, task: Any, config: Config, taps: ProjectedTap | None = None) -> None:
+        """``taps``: the student's features of the latest forward pass, where those are learnt too."""
         self._task = task
-        self._temperature = temperature
-        self._share = share
+        self._temperature = config.temperature
+        self._share = config.share
+        self._kind = config.features
+        self._feature_weight = config.feature_weight
+        self._taps = taps
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
@@ -139,12 +202,17 @@ class Lesson:
         total, weight = self._task.loss_of(output, plain(batch))
         if not is_taught(batch):
             return total, weight
-        inputs, (targets, taught) = batch
-        if self._task.target == "number":
-            other = self._task.loss_of(output, (inputs, taught))[0]
-        else:
-            other = self._divergence(output, taught, targets)
-        return (1 - self._share) * total + self._share * other, weight
+        inputs, (targets, taught, features) = batch
+        if self._share:
+            if self._task.target == "number":
+                other = self._task.loss_of(output, (inputs, taught))[0]
+            else:
+                other = self._divergence(output, taught, targets)
+            total = (1 - self._share) * total + self._share * other
+        if self._taps is not None and self._kind is not None:
+            apart = [distance(self._kind, *pair) for pair in zip(self._taps.seen, features, strict=True)]
+            total = total + (weight * self._feature_weight) * torch.stack(apart).sum()
+        return total, weight
 
     def _divergence(self, output: Tensor, taught: Tensor, targets: Any) -> Tensor:
         """Summed over samples, or tokens that count, in fp32; gradients keep their size at any temperature."""

@@ -12,6 +12,7 @@ from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.hardware_rules import HARDWARE_RULES
 from accel_cli.config.launch_rules import LAUNCH_RULES
 from accel_cli.config.loader_rules import LOADER_RULES
+from accel_cli.config.mask_rules import MASK_RULES
 from accel_cli.config.memory_rules import MEMORY_RULES
 from accel_cli.config.optimizer_rules import OPTIMIZER_RULES
 from accel_cli.config.pipeline_rules import PIPELINE_RULES
@@ -84,6 +85,7 @@ RULES: tuple[Rule, ...] = (
     *STREAM_RULES,
     *AUGMENT_RULES,
     *TRANSFER_RULES,
+    *MASK_RULES,
     *COMPRESSION_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",

@@ -83,6 +83,8 @@ def _factories(facts: Facts) -> Iterator[tuple[str, str | None]]:
         for key, value in option:
             if key == "factory" or (key == "collate" and value is not None and ":" in value):
                 yield f"{prefix}.{key}", value
+        if getattr(option, "is_factory", False):
+            yield f"{prefix}.teacher", option.teacher
 
 
 def _misspelt_factories(facts: Facts) -> Iterator[tuple[str, Problem]]:

@@ -9,6 +9,7 @@ from accel_cli.config.facts import Facts, Rule
 
 HOLDS_WHOLE = ("single", "ddp", "localsgd", "diloco")
 """Strategies under which every rank has a whole model that its own forward runs."""
+TEACHER = "compression.passes.distill"
 
 
 def _features(facts: Facts) -> bool:
@@ -21,6 +22,26 @@ def _distill(facts: Facts) -> Any:
 
 def _cached(facts: Facts) -> bool:
     return _distill(facts) is not None and bool(_distill(facts).cache)
+
+
+def _taps(facts: Facts) -> bool:
+    """Whether inner features are learnt, which hooks take from a forward pass."""
+    return _distill(facts) is not None and _distill(facts).features is not None
+
+
+def _in_the_way(facts: Facts) -> str | None:
+    """What keeps inner features from whoever asks for them, and what to type instead."""
+    run = facts.run
+    if run.strategy.option not in ("single", "ddp", "fsdp", "hsdp"):
+        return f"strategy={'ddp' if facts.world_size > 1 else 'single'}"
+    if run.compile.option != "none":
+        return "compile=none"
+    return None if run.train.activation_checkpointing == "none" else "train.activation_checkpointing=none"
+
+
+def _is_run(facts: Facts) -> bool:
+    distill = _distill(facts)
+    return distill is not None and distill.architecture is None and not distill.is_factory
 
 
 def _not_kept(facts: Facts) -> list[str]:
@@ -76,6 +97,49 @@ TRANSFER_RULES: tuple[Rule, ...] = (
         lambda f: _distill(f) is not None and f.run.task.option == "custom",
         "of a loss of your own nobody knows how to soften the outputs",
         "try task=auto or compression=none",
+    ),
+    Rule(
+        "teacher-knows-something", "refuse", "a teacher of torchvision has trained weights",
+        lambda f: f"{TEACHER}.teacher={_distill(f).teacher}",
+        lambda f: _distill(f) is not None and _distill(f).architecture is not None and _distill(f).weights is None,
+        "without weights it would teach what its random first values say",
+        f"try {TEACHER}.weights=<a .safetensors file>, or {TEACHER}.weights=DEFAULT {TEACHER}.share=0 with features",
+    ),
+    Rule(
+        "run-has-weights", "refuse", "a run that teaches has weights and a model of its own",
+        lambda f: f"{TEACHER}.weights={_distill(f).weights}" if _distill(f).weights else f"{TEACHER}.args",
+        lambda f: _is_run(f) and bool(_distill(f).weights is not None or _distill(f).args),
+        "the teacher is a run: its model and weights are those of a checkpoint",
+        f"try {TEACHER}.weights=null {TEACHER}.args={{}}, and {TEACHER}.checkpoint=<which>",
+    ),
+    Rule(
+        "features-have-layers", "refuse", "inner features are those of named modules",
+        lambda f: f"{TEACHER}.layers=[{','.join(_distill(f).layers)}]",
+        lambda f: _distill(f) is not None and _taps(f) != bool(_distill(f).layers),
+        lambda f: "which modules are to be matched is not said" if _taps(f) else "what is to be learnt of them is not",
+        lambda f: f"add {TEACHER}.layers=[<module of the student>:<module of the teacher>]" if _taps(f)
+        else f"try {TEACHER}.features=hint, or {TEACHER}.layers=[]",
+    ),
+    Rule(
+        "features-are-not-kept", "refuse", "inner features are computed in every step",
+        lambda f: f"{TEACHER}.features={_distill(f).features}",
+        lambda f: _taps(f) and _cached(f),
+        "outputs are kept for each sample; inner features would take many times the disk",
+        f"try {TEACHER}.cache=false",
+    ),
+    Rule(
+        "features-in-a-forward", "refuse", "inner features are taken from a plain forward pass",
+        lambda f: f"{TEACHER}.features={_distill(f).features}",
+        lambda f: _taps(f) and _in_the_way(f) is not None,
+        "a model that is cut, compiled or recomputed does not hand them out",
+        lambda f: f"try {_in_the_way(f)}",
+    ),
+    Rule(
+        "hints-of-a-width", "refuse", "projections of hints fit the widths that the student begins with",
+        lambda f: f"compression=[{','.join(f.run.compression)}]",
+        lambda f: _taps(f) and _distill(f).features == "hint" and "prune_structured" in f.run.compression,
+        "channels that are taken out while it trains would be missing in a projection",
+        f"try {TEACHER}.features=attention",
     ),
     Rule(
         "teacher-sees-views", "warn", "a teacher's outputs of augmented samples differ by view",

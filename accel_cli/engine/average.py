@@ -28,6 +28,11 @@ class Average:
         self.model = model
         self.tensors: dict[str, Tensor] = {}
 
+    @property
+    def by_parameter(self) -> dict[Tensor, Tensor]:
+        """Live weight -> its average, where that is a tensor of its own."""
+        return {}
+
     def after_step(self, step: int) -> None:
         """Follow the weights; ``step`` counts from 0."""
 
@@ -54,6 +59,10 @@ class Held(Average):
         self.trained = {name: value for name, value in live.values() if value.requires_grad}
         """By name, each once: tied weights have several."""
         self.tensors = {name: value.detach().clone() for name, value in self.trained.items()}
+
+    @property
+    def by_parameter(self) -> dict[Tensor, Tensor]:
+        return {value: self.tensors[name] for name, value in self.trained.items()}
 
     def parts(self) -> tuple[list[Tensor], list[Tensor]]:
         """What this rank holds of the average and of the live weights, asked anew: sharding may move them."""

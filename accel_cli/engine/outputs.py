@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +14,8 @@ from accel_cli.data.cache import cache_folder, cached
 from accel_cli.engine import fingerprints
 from accel_cli.engine.output_table import Filling, Forward, Table
 from accel_cli.engine.teacher import Teacher
-from accel_cli.engine.trained import trained_model
-from accel_cli.errors import CheckpointError, ConfigError, Problem, ResourceError
+from accel_cli.engine.teacher_source import find_teacher
+from accel_cli.errors import ConfigError, Problem, ResourceError
 from accel_cli.loader.finish import Finish
 from accel_cli.loader.read import Reader, has_batch
 from accel_cli.loader.stream import is_stream
@@ -48,21 +47,17 @@ class Outputs:
         self.device = device
         self.report = report
 
-    def teacher(self, run: str, which: str, where: str, latest: str) -> Teacher:
-        """The model of a run folder, for this run's batches.
+    def teacher(self, config: Any, key: str) -> Teacher:
+        """The model that a pass's ``config`` names as its teacher, for this run's batches; ``key`` is where it stands.
 
-        Raises ConfigError for what holds no run or no such checkpoint; ``latest`` is what to type for another.
+        Raises as ``find_teacher`` does.
         """
-        folder = Path(run).expanduser()
-        if not (folder / "run.yaml").is_file():
-            why = "a folder without run.yaml" if folder.is_dir() else "no such folder"
-            raise ConfigError(Problem(where, why, "name the folder of a run, such as runs/<time>-<name>"))
-        try:
-            found = trained_model(folder, which)
-        except CheckpointError as error:
-            raise ConfigError(Problem(where, error.message, f"try {latest}, or name another run")) from error
         return Teacher(
-            found, description=self.description, task=self.task, precision=self.precision, device=self.device
+            find_teacher(config, key, self.data, self.task.config.option),
+            description=self.description,
+            task=self.task,
+            precision=self.precision,
+            device=self.device,
         )
 
     def keep(

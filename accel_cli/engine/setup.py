@@ -100,8 +100,13 @@ def build(
     bare.to(home)
     precision = implementation("precision", run.precision)(run.precision, world.device)
     example = batch_of(data, 2, home)
+    augment = augmentation(run, description)
+    outputs = Outputs(
+        run=run, data=data, augment=augment, task=task, example=example, precision=precision,
+        device=world.device, report=progress,
+    )  # fmt: skip
     if learns:
-        border = border_of(run, start.step, run_steps, task, data, home, example)
+        border = border_of(run, start.step, run_steps, task, data, home, example, outputs)
         around = Around(run, data, task, world, hardware, precision)
         bare, start = borders.cross(bare, parts, start, border, watch or Watch(), around)
     for line in hardware.arrange(bare):
@@ -112,11 +117,6 @@ def build(
     for line in precision.convert(bare, work.micro_batch):
         say(line)
     _check(task, bare, example, precision)
-    augment = augmentation(run, description)
-    outputs = Outputs(
-        run=run, data=data, augment=augment, task=task, example=example, precision=precision,
-        device=world.device, report=progress,
-    )  # fmt: skip
     head = _head(transfer, task, bare, example, min(2, description.train_samples or 2), precision) if learns else None
     if head is not None:
         data, augment = on_features(head, bare, outputs), None
@@ -160,6 +160,7 @@ def build(
     average = evaluation_weights(bare, run.train, optimizer)
     for compression in passes.values():
         compression.attach(bare)
+        compression.follow(average.by_parameter)
     hooks: list[Callable[[int], None]] = [_after(compression, bare) for compression in passes.values()]
     if average.tensors:
         hooks.append(average.after_step)
@@ -224,9 +225,18 @@ def _after(compression: Any, model: nn.Module) -> Callable[[int], None]:
     return lambda step: compression.after_step(model, step)
 
 
-def border_of(run: Run, step: int, run_steps: int, task: Any, data: Any, home: torch.device, example: Any) -> Border:
+def border_of(
+    run: Run,
+    step: int,
+    run_steps: int,
+    task: Any,
+    data: Any,
+    home: torch.device,
+    example: Any,
+    outputs: Outputs | None = None,
+) -> Border:
     """What a change of a model on ``home`` may look at."""
-    return Border(step, run_steps, task, example, partial(_batches, data, home, run.evaluate.batch))
+    return Border(step, run_steps, task, example, partial(_batches, data, home, run.evaluate.batch), outputs)
 
 
 def batch_of(data: Any, size: int, home: torch.device) -> Any:

@@ -17,6 +17,7 @@ class Teacher:
         """``description`` and ``task`` are the run's."""
         self.model = found.model.to(device).requires_grad_(False)
         self.description = found.description
+        self.speaks = found.speaks
         self._task = task
         self._precision = precision
         self._width = description.classes or description.vocabulary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +19,12 @@ class TrainedModel(NamedTuple):
     model: nn.Module
     description: DataDescription
     task: str
-    checkpoint: str
-    """The name of its folder."""
-    structure: list[dict[str, Any]]
+    checkpoint: str = ""
+    """The name of its folder; empty where it came from elsewhere."""
+    structure: Sequence[dict[str, Any]] = ()
     """The changes from the model as configured to this one, as the checkpoint's manifest has them."""
+    speaks: bool = True
+    """Whether its outputs are of this data's targets; False: it only has features."""
 
 
 def trained_model(folder: Path, which: str) -> TrainedModel:

@@ -24,7 +24,8 @@ PRESET = {"googlenet": WITHOUT_AUXILIARY, "inception_v3": WITHOUT_AUXILIARY}
 def build(config: Torchvision, description: DataDescription) -> nn.Module:
     """Images [n, channels, height, width] -> [n, classes or outputs]; first and last layer are fitted to the data.
 
-    With weights, ``model.new_parameters`` names what they did not fill. On the meta device they are not read.
+    With weights, ``model.new_parameters`` names what they did not fill, and ``model.trained_moments`` are the (mean,
+    std) of their images' colours, from 0 to 1. On the meta device they are not read.
     Raises ConfigError for unknown names and arguments and for images that the architecture cannot take,
     ResourceError where the weights are not on this machine and cannot be downloaded.
     """
@@ -50,6 +51,8 @@ def build(config: Torchvision, description: DataDescription) -> nn.Module:
         fresh = fit(model, description.input_shape[0], count, replace_head=published is not None)
         if published:
             model.new_parameters = fresh
+            moments = published.transforms()
+            model.trained_moments = (list(moments.mean), list(moments.std))
         return model
 
     model = construct()

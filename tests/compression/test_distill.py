@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from ranks import compose, records, run_ranks, train_here, train_ranks, write_run
+from safetensors.torch import load_file, save_file
 from test_resume import assert_equal_runs, back_to
 from torch import Tensor
 from torch.nn import functional
 
 from accel_cli.compression.distill import Lesson, Taught
+from accel_cli.compression.features import Channels, distance
 from accel_cli.description import DataDescription
 from accel_cli.engine import deep_check
 from accel_cli.engine.teacher import Teacher
-from accel_cli.engine.trained import TrainedModel
-from accel_cli.errors import ConfigError
+from accel_cli.engine.trained import TrainedModel, trained_model
+from accel_cli.errors import ConfigError, SecurityError
 from accel_cli.precision.base import Precision
 from accel_cli.task.classification import Classification
 from accel_cli.task.language_model import LanguageModel
@@ -41,7 +44,8 @@ TEACHERS = {
     "text": [*TEXT, "model.depth=3"],
     "numbers": [*NUMBERS, "model.widths=[32]"],
 }
-OWN = ("cache", "views", "share", "temperature", "checkpoint")
+OWN = {*("teacher", "cache", "views", "share", "temperature", "checkpoint"),
+       *("weights", "args", "features", "layers", "feature_weight")}  # fmt: skip
 STUDENTS = {"digits": SMALL, "text": TEXT, "numbers": NUMBERS}
 
 
@@ -72,7 +76,8 @@ def lesson(kind: type, share: float, temperature: float, **facts: Any) -> Lesson
     own = {"label_smoothing": 0.0, "ignored_targets": ignored, "test_time_augmentation": "none"}
     config = SimpleNamespace(option="x", **own)
     description = DataDescription(input="other", target=kind.target, input_shape=(), **facts)  # type: ignore[attr-defined]
-    return Lesson(kind(config, description), temperature, share)
+    learns = SimpleNamespace(temperature=temperature, share=share, features=None, feature_weight=1.0)
+    return Lesson(kind(config, description), learns)
 
 
 def test_the_loss_is_hintons() -> None:
@@ -188,6 +193,120 @@ def test_a_teacher_of_something_else_is_refused(teachers: dict[str, Path], tmp_p
     assert why in problem["why"]
     assert problem["where"].startswith("compression.passes.distill.teacher=")
     assert problem["fix"]
+    with pytest.raises(ConfigError, match=why):
+        deep_check.check(compose(words, 1))
+
+
+CNN = [*DIGITS, "model=cnn", "model.channels=[4,8]", "model.normalisation=group"]
+FEATURES = {
+    "hint": ["features=hint", "layers=[stages.0,stages.1]", "share=0.5"],
+    "attention": ["features=attention", "layers=[stages.1:stages.1]", "share=0.0"],
+}
+
+
+def test_distances_are_the_papers() -> None:
+    torch.manual_seed(0)
+    own, other = torch.randn(3, 4, 2, 2), torch.randn(3, 6, 4, 4)
+    few = other[:, :, ::2, ::2]
+    maps = [functional.normalize(x.square().mean(1).flatten(1)) for x in (own, few)]
+    assert torch.allclose(distance("attention", own, few), (maps[0] - maps[1]).square().sum(1).mean() / 2)
+    project = Channels(4, 6)
+    expected = torch.einsum("nchw,oc->nohw", own, project.weight) + project.bias[:, None, None]
+    assert torch.allclose(project(own), expected, atol=1e-6)
+    pooled = functional.avg_pool2d(other, 2)
+    assert torch.allclose(distance("hint", expected, other), (expected - pooled).square().mean() / 2)
+
+
+@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp"])
+@pytest.mark.parametrize("kind", FEATURES)
+def test_features_are_learnt_and_a_resume_goes_on(
+    teachers: dict[str, Path], tmp_path: Path, kind: str, strategy: str
+) -> None:
+    ranks = 1 if strategy == "single" else 2
+    words = taught(CNN, teachers["digits"], "cache=false", *FEATURES[kind], "train.ema=0.9", f"strategy={strategy}")
+    train_ranks(words, tmp_path / "straight", ranks)
+    back_to(4, tmp_path / "straight", tmp_path / "resumed")
+    train_ranks([], tmp_path / "resumed", ranks, resume=True)
+    assert_equal_runs(tmp_path / "resumed", tmp_path / "straight", 8)
+    train_ranks([*words, "compression.passes.distill.feature_weight=0"], tmp_path / "without", ranks)
+    assert not torch.equal(losses(tmp_path / "straight"), losses(tmp_path / "without"))
+
+
+def test_projections_are_trained_and_thrown_away(teachers: dict[str, Path], tmp_path: Path) -> None:
+    train_ranks(taught(CNN, teachers["digits"], "cache=false", *FEATURES["hint"], "checkpoint.every=1"), tmp_path)
+    first, last = (load_file(tmp_path / f"checkpoints/step-0000000{n}/model.safetensors") for n in (1, 8))
+    hints = [name for name in first if name.startswith("hints.")]
+    assert len(hints) == 4
+    assert all(not torch.equal(first[name], last[name]) for name in hints if name.endswith("weight"))
+    finished = load_file(tmp_path / "checkpoints/finished/model.safetensors")
+    assert finished.keys() == last.keys() - set(hints)
+    model = trained_model(tmp_path, "finished").model
+    assert all(torch.equal(value, finished[name]) for name, value in model.state_dict().items())
+
+
+class Big(torch.nn.Sequential):
+    """A teacher of the user's own."""
+
+    def __init__(self, classes: int, width: int = 8) -> None:
+        super().__init__(
+            torch.nn.Flatten(), torch.nn.Linear(64, width), torch.nn.ReLU(), torch.nn.Linear(width, classes)
+        )
+
+
+def test_a_teacher_of_ones_own_code(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(Big(10, 6).state_dict(), tmp_path / "big.safetensors")
+    words = taught(
+        SMALL, tmp_path, "teacher=test_distill:Big", f"weights={tmp_path / 'big.safetensors'}", "args={width: 6}"
+    )
+    train_ranks(words, tmp_path / "run", plugins=["test_distill"], cache=tmp_path)
+    again = [word.replace("{width: 6}", "{width: 5}") for word in words]
+    folder = write_run(again, tmp_path / "wrong", 1, plugins=["test_distill"])
+    assert run_ranks(train_here, 1, str(folder), False, None, ["test_distill"], tmp_path) == [2]
+    (problem,) = json.loads((folder / "ranks" / "0.failure.json").read_text())["problems"]
+    assert "4 of 4 tensors do not fit" in problem["why"] or "3 of 4 tensors do not fit" in problem["why"]
+    with pytest.raises(SecurityError, match="does not name"):
+        compose(words, 1)
+
+
+def test_a_teacher_of_torchvision(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = torchvision.models.get_model("squeezenet1_1", num_classes=10)
+    teacher.features[0] = torch.nn.Conv2d(1, 64, 3, 2)
+    save_file(teacher.state_dict(), tmp_path / "it.safetensors")
+    big = [
+        "data=synthetic",
+        "data.samples=200",
+        "data.height=32",
+        "data.width=32",
+        "data.channels=1",
+        "data.classes=10",
+    ]
+    words = taught(
+        [*SHORT, *big, "model=cnn", "model.channels=[4,8]"],
+        tmp_path, "teacher=torchvision:squeezenet1_1", f"weights={tmp_path / 'it.safetensors'}", "cache=false",
+        "features=hint", "layers=[stages.1:features.3]", "train.steps=4",
+    )  # fmt: skip
+    train_ranks(words, tmp_path / "run", cache=tmp_path)
+    wrong = [word.replace("squeezenet1_1", "squeezenet9") for word in words]
+    with pytest.raises(ConfigError, match="no such classification model") as refused:
+        deep_check.check(compose(wrong, 1))
+    (problem,) = refused.value.problems
+    assert problem.where == "compression.passes.distill.teacher=torchvision:squeezenet9"
+    assert "compression.passes.distill.teacher=torchvision:squeezenet1" in problem.fix
+
+
+WRONG_LAYERS = {
+    "nowhere": ("hint", "stages.7", "no module of this name"),
+    "kinds": ("hint", "stages.0:head", "features of different kinds"),
+    "places": ("attention", "head", "features have none"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_LAYERS)
+def test_layers_that_do_not_fit_are_refused(teachers: dict[str, Path], case: str) -> None:
+    kind, layer, why = WRONG_LAYERS[case]
+    words = taught(CNN, teachers["digits"], "cache=false", f"features={kind}", f"layers=['{layer}']")
     with pytest.raises(ConfigError, match=why):
         deep_check.check(compose(words, 1))
 

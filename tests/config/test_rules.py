@@ -152,8 +152,53 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "features-are-drawn-again": (CPU, {"transfer": "frozen_features", "augment": "basic"}),
     "features-have-views": (CPU, {"transfer": "frozen_features", "transfer.views": 4}),
     "teacher-knows-the-task": (CPU, {"compression": "distill", "task": "custom"}),
+    "teacher-knows-something": (
+        CPU,
+        {"compression": "distill", "compression.passes.distill.teacher": "torchvision:resnet18"},
+    ),
+    "run-has-weights": (CPU, {"compression": "distill", "compression.passes.distill.weights": "x.safetensors"}),
+    "features-have-layers": (CPU, {"compression": "distill", "compression.passes.distill.features": "hint"}),
+    "features-are-not-kept": (
+        CPU,
+        {
+            "compression": "distill",
+            "compression.passes.distill.features": "hint",
+            "compression.passes.distill.layers": ["body"],
+        },
+    ),
+    "features-in-a-forward": (
+        CPU,
+        {
+            "compression": "distill",
+            "compression.passes.distill.features": "hint",
+            "compression.passes.distill.layers": ["body"],
+            "compression.passes.distill.cache": False,
+            "compile": "full",
+        },
+    ),
+    "hints-of-a-width": (
+        CPU,
+        {
+            "compression": ["prune_structured", "distill"],
+            "compression.passes.distill.features": "hint",
+            "compression.passes.distill.layers": ["body"],
+            "compression.passes.distill.cache": False,
+        },
+    ),
     "teacher-sees-views": (CPU, {"compression": "distill", "augment": "basic"}),
     "teacher-has-views": (CPU, {"compression": "distill", "compression.passes.distill.views": 4}),
+    "passes-in-order": (
+        CPU,
+        {"compression": ["prune_structured", "prune_magnitude"], "compression.passes.prune_magnitude.start": 0.0},
+    ),
+    "one-mask": (CPU, {"compression": ["prune_magnitude", "prune_2_4"]}),
+    "mask-of-whole-rows": (CPU, {"compression": "prune_2_4", "strategy": "localsgd"}),
+    "mask-of-live-weights": (CPU, {"compression": "prune_magnitude", "optimizer": "schedule_free"}),
+    "mask-of-trained-weights": (CPU, {"compression": "prune_magnitude", "transfer": "frozen_features"}),
+    "mask-grows": (CPU, {"compression": "prune_magnitude", "compression.passes.prune_magnitude.end": 0.05}),
+    "rewinds-to-before": (CPU, {"compression": "prune_2_4", "compression.passes.prune_2_4.rewind": 0.5}),
+    "floor-under-masks": (CPU, {"compression": "prune_2_4", "compression.floor": 0.1}),
+    "mask-recovers": (CPU, {"compression": "prune_magnitude", "compression.passes.prune_magnitude.end": 1.0}),
     "another-width-in-a-layout": (
         CPU,
         {"compression": "prune_structured", "strategy": "localsgd", "launch.processes": 2},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -21,17 +22,78 @@ class Pass(Option):
     """The model keeps its size."""
 
 
+Part = Annotated[float, Field(ge=0, le=1)]
+
+
+class Masked(Option):
+    """Weights that are held at zero while the rest trains."""
+
+    start: Part = Field(description="part of the run's steps after which masking begins")
+    only: list[str] | None = Field(
+        min_length=1, description="glob patterns of the parameters that are masked; null: weights, no norms, embeddings"
+    )
+    keep: list[str] = Field(description="glob patterns of parameters that stay dense")
+    rewind: Part | None = Field(description="part of the run's steps whose weights each cut goes back to; null: none")
+
+
+class PruneMagnitude(Masked):
+    """The smallest weights become zero and stay zero."""
+
+    sparsity: float = Field(gt=0, lt=1, description="share of the masked weights that are zero in the end")
+    scope: Literal["global", "layer"] = Field(description="the smallest of all layers together, or of each by itself")
+    schedule: Literal["one_shot", "cubic", "geometric"] = Field(
+        description="all at start, or gradually: fast at first, or an equal share of what is left each time"
+    )
+    end: Part = Field(description="gradual: part of the run's steps after which the mask is whole")
+    times: int = Field(ge=1, description="gradual: how often the mask grows")
+
+
+class Prune24(Masked):
+    """Of every four weights along the inputs the two smallest become zero."""
+
+
 class Distill(Option):
     """Learn from the outputs of a trained model beside the targets."""
 
-    teacher: str = Field(min_length=1, description="a run folder whose model is the teacher")
-    checkpoint: str = Field(min_length=1, description="which of its checkpoints: best, latest or a checkpoint's name")
+    teacher: str = Field(
+        min_length=1, description="a run folder, torchvision:<architecture>, or your own package.module:name"
+    )
+    checkpoint: str = Field(
+        min_length=1, description="of a run, which of its checkpoints: best, latest or a checkpoint's name"
+    )
+    weights: str | None = Field(
+        min_length=1, description="of others, a .safetensors file; torchvision's may be published ones, such as DEFAULT"
+    )
+    args: dict[str, Any] = Field(description="arguments of a teacher that is no run")
     temperature: float = Field(gt=0, description="both outputs are softened by it; numbers to predict are not")
     share: float = Field(ge=0, le=1, description="of the loss that comes from the teacher; the rest is the task's own")
     cache: bool = Field(description="whether the teacher's outputs are computed once, instead of in every step")
     views: int = Field(
         ge=1, description="cached: augmented views of each training sample that are kept; epochs take them in turn"
     )
+    features: Literal["hint", "attention"] | None = Field(
+        description="learn inner features too: by a projection (hint), or where they are large (attention); null: none"
+    )
+    layers: list[Annotated[str, Field(pattern=r"^[^:]+(:[^:]+)?$")]] = Field(
+        description="modules whose outputs are matched, student:teacher; one name stands for both"
+    )
+    feature_weight: float = Field(ge=0, description="of the features' distance, which is added to the loss")
+
+    @property
+    def architecture(self) -> str | None:
+        """Of torchvision, where the teacher is one of its models."""
+        library, _, name = self.teacher.partition(":")
+        return name if library == "torchvision" and name else None
+
+    @property
+    def is_factory(self) -> bool:
+        return self.architecture is None and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.teacher) is not None
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(module of the student, module of the teacher)"""
+        split = (layer.partition(":") for layer in self.layers)
+        return [(own, other or own) for own, _, other in split]
 
 
 class PruneStructured(Option):
@@ -56,6 +118,8 @@ class PruneStructured(Option):
 OWN = Own
 OPTIONS = {
     "none": Entry(Pass, "accel_cli.compression.base:Pass"),
+    "prune_magnitude": Entry(PruneMagnitude, "accel_cli.compression.prune_magnitude:PruneMagnitude"),
+    "prune_2_4": Entry(Prune24, "accel_cli.compression.prune_2_4:Prune24"),
     "prune_structured": Entry(
         PruneStructured, "accel_cli.compression.prune_structured:PruneStructured", requires=("torch_pruning",)
     ),
