@@ -2,6 +2,8 @@
 
     .venv/bin/python benchmarks/compress.py distill [--data cifar]   a student with a teacher, and the same alone
     .venv/bin/python benchmarks/compress.py masks [--data cifar]     90% of the weights pruned, and dense; a resume
+    .venv/bin/python benchmarks/compress.py structured [--data cifar]  half the multiply-adds, and dense
+    .venv/bin/python benchmarks/compress.py chain [--data cifar]     prune_structured, distill and qat in one run
 
 Both arms of a seed have the same data, first weights, batches and steps. Told are the test metric's mean and spread
 over seeds, and the mean of the seeds' own differences with its 95% interval by Student's t. The student learns from a
@@ -31,6 +33,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.stats import t as student_t
 
+from accel_cli.analysis.summary_panel import lines
 from accel_cli.api import train
 from accel_cli.data.digits import read_digits
 
@@ -46,6 +49,10 @@ SMALL = ["model=cnn", "model.channels=[16,32]", "optimizer.learning_rate=0.01"]
 RESNET = ["model=resnet", "model.width=16", "model.blocks=[1,1,1]", "train.steps=1500"]
 DATA = {"digits": ["data.channels=1"], "cifar": ["augment=[flip,crop]"]}
 LARGE = {"digits": ["model=cnn", "train.steps=600"], "cifar": RESNET}
+WIDE = {
+    "digits": ["model=cnn", "model.channels=[128,256,256]", "train.steps=300"],
+    "cifar": ["model=resnet", "model.width=64", "model.blocks=[1,1]", "train.steps=400"],
+}
 STUDENT = {
     "digits": [*SMALL, "train.steps=300"],
     "cifar": [*SMALL, "model.channels=[16,32,64]", "train.steps=600"],
@@ -131,8 +138,69 @@ def masks(bench: Bench) -> None:
     print(f"killed after step {steps // 2} and resumed: {resumed(straight, steps // 2)}")
 
 
+def structured(bench: Bench) -> None:
+    data = bench.given.data
+    found: dict[str, list[float]] = {"dense": [], "pruned": []}
+    wide = [*WIDE[data], bench.images("many")]
+    rows: list[Sequence[object]] = [
+        [
+            "seed",
+            "multiply-adds",
+            "file",
+            "latency, times quicker",
+            "same model twice",
+            "a training step, times quicker",
+        ]
+    ]
+    for seed in bench.seeds:
+        dense, value = bench.run("dense", seed, *wide)
+        found["dense"].append(value)
+        pruned, value = bench.run("pruned", seed, *wide, "compression=prune_structured")
+        found["pruned"].append(value)
+        (row,) = json.loads((pruned / "compression.json").read_text())
+        before, after, latency, step = row["before"], row["after"], row["latency"], row["step_milliseconds"]
+        rows.append(
+            [
+                seed,
+                f"{after['multiply_adds'] / before['multiply_adds']:.3f}",
+                f"{weights_bytes(pruned) / weights_bytes(dense):.3f}",
+                spoken(latency["times_quicker"]),
+                spoken(latency["floor"]),
+                f"{step['before'] / step['after']:.2f}",
+            ]
+        )
+    print(table(rows))
+    print(told(found, ("pruned", "dense")))
+
+
+def chain(bench: Bench) -> None:
+    data = bench.given.data
+    found: dict[str, list[float]] = {"teacher": [], "chain": []}
+    for seed in bench.seeds:
+        wide = [*WIDE[data], bench.images("many")]
+        teacher, value = bench.run("teacher", seed, *wide)
+        found["teacher"].append(value)
+        passes = ["compression=[prune_structured,distill,qat]", f"{DISTILL}.teacher={teacher}",
+                  f"{DISTILL}.checkpoint=latest", *TAUGHT[data]]  # fmt: skip
+        place, value = bench.run("chain", seed, *wide, *passes)
+        found["chain"].append(value)
+        summary, settings = json.loads((place / "summary.json").read_text()), {}
+        print("\n".join(f"{label:<18} {text}" for label, text in lines(summary, settings, run="RUN")))
+    print(told(found, ("chain", "teacher")))
+
+
+def weights_bytes(run: Path) -> int:
+    return (run / "checkpoints/latest/model.safetensors").stat().st_size
+
+
+def spoken(ratio: dict[str, float]) -> str:
+    return f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+
+
 PNG = b"\x89PNG"
-PARTS: dict[str, Callable[[Bench], None]] = {"distill": distill, "masks": masks}
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "distill": distill, "masks": masks, "structured": structured, "chain": chain,
+}  # fmt: skip
 
 
 Images = dict[str, list[bytes]]
