@@ -43,11 +43,11 @@ class PTQ(Quantization):
     """Integers for weights and inputs, once training has ended."""
 
     mode: Literal["static", "dynamic", "weight_only"] = Field(
-        description="inputs are rounded by calibrated ranges, by the range of each batch, or not at all"
+        description="inputs are rounded by calibrated ranges; by those of each batch, if the layer is linear; or not at all"
     )
     bits: Literal[4, 8] = Field(description="of a weight; 4: linear layers of mode=weight_only")
     group_size: Literal[16, 32, 64, 128, 256] = Field(
-        description="weight_only: weights of a linear layer that share a scale, along the input"
+        description="bits=4: weights that share a scale, along the input of a linear layer"
     )
 
 
