@@ -58,7 +58,7 @@ class Rounded(Deployed):
 
 
 class Layer(Deployed):
-    """int8 weights with a scale for each place along ``axis``, their outputs; inputs and outputs as they were rounded."""
+    """int8 weights with a scale for each output, along ``axis``; inputs and outputs rounded as they were."""
 
     weight: Tensor
     weight_scale: Tensor
@@ -70,6 +70,7 @@ class Layer(Deployed):
         super().__init__()
         self.axis = axis
         self.activations = layer.scheme.activations
+        self.is_joined = self.activations == "static" and layer.activation_bits <= BYTE
         scale, bias, bits = layer.weight_scale(), layer.bias, layer.activation_bits
         bias = None if bias is None else bias.detach().float().clone()
         self.input: nn.Module = nn.Identity()
@@ -90,7 +91,7 @@ class Layer(Deployed):
 
     def numbers(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias as the integers stand for them."""
-        if self.is_symbolic and self.activations == "static":
+        if self.is_symbolic and self.is_joined:
             facts: Any = {"dtype": torch.float32, "attrs": {"axis": self.axis}, "shape": self.weight.shape}
             # Without its zero point ONNX Runtime would not join the product of matrices.
             weight = symbolic("DequantizeLinear", (self.weight, self.weight_scale, self.weight_zero_point), **facts)
