@@ -36,7 +36,7 @@ QUANTIZATION_RULES: tuple[Rule, ...] = (
         "quantized-layers-are-whole", "refuse", "qat trains whole layers",
         lambda f: f"compression=qat strategy={f.run.strategy.option}",
         lambda f: _qat(f) is not None and bool(_cut(f)),
-        lambda f: f"the scale of a weight is that of a whole channel; {' and '.join(_cut(f))} parallelism cuts the model",
+        lambda f: f"a weight's scale is that of a whole channel; {' and '.join(_cut(f))} parallelism cuts the model",
         "try strategy=fsdp or compression=ptq",
     ),
     Rule(
@@ -47,11 +47,11 @@ QUANTIZATION_RULES: tuple[Rule, ...] = (
         "try precision=bf16",
     ),
     Rule(
-        "qat-of-features", "refuse", "qat trains the layers that it quantizes",
-        "transfer=frozen_features compression=qat",
-        lambda f: _qat(f) is not None and f.run.transfer.option == "frozen_features",
-        "only a head is trained, on features that were computed before: the rest could not learn to be rounded",
-        "try compression=ptq or transfer=finetune",
+        "quantized-with-what-is-before", "refuse", "a model is quantized with all its layers at hand",
+        lambda f: f"transfer=frozen_features compression={'qat' if _qat(f) else 'ptq'}",
+        lambda f: (_qat(f) or _ptq(f)) is not None and f.run.transfer.option == "frozen_features",
+        "only a head is trained, on features computed beforehand: no data passes the layers before it",
+        "try transfer=finetune",
     ),
     Rule(
         "packed-weights-alone", "refuse", "weights of four bits are those of mode=weight_only",

@@ -153,7 +153,7 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "quantized-once": (CPU, {"compression": ["qat", "ptq"]}),
     "quantized-layers-are-whole": (CPU, {"compression": "qat", "strategy": "tensor", "launch.processes": 2}),
     "quantized-or-eight-bit": (CPU, {"compression": "ptq", "precision": "fp8"}),
-    "qat-of-features": (CPU, {"transfer": "frozen_features", "compression": "qat"}),
+    "quantized-with-what-is-before": (CPU, {"transfer": "frozen_features", "compression": "qat"}),
     "packed-weights-alone": (CPU, {"compression": "ptq", "compression.passes.ptq.bits": 4}),
     "qat-needs-weights": (CPU, {"compression": "qat", "compression.passes.qat.start": 0.0}),
     "teacher-knows-the-task": (CPU, {"compression": "distill", "task": "custom"}),
