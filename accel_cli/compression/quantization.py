@@ -96,7 +96,10 @@ class Quantization(Pass):
             )
             raise ConfigError(problem)
         problems = [
-            unmatched(f"{self.key}.ignore={pattern}", pattern, list(every), f"{self.key}.ignore=[{{}}]")
+            replace(
+                unmatched(f"{self.key}.ignore={pattern}", pattern, list(every), f"{self.key}.ignore=[{{}}]"),
+                why="matches no layer",
+            )
             for pattern in self.config.ignore
             if not any(fnmatchcase(name, pattern) for name in every)
         ]
