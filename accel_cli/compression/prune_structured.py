@@ -35,7 +35,7 @@ class PruneStructured(Pass):
 
     def borders(self, steps: int) -> tuple[int, ...]:
         c = self.config
-        between = (c.end - c.start) / max(1, c.times - 1)
+        between = ((c.end or c.start) - c.start) / max(1, c.times - 1)
         return tuple(sorted({round((c.start + number * between) * steps) for number in range(c.times)}))
 
     def check(self, model: nn.Module, task: Any, outputs: Any) -> None:

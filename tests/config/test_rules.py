@@ -165,7 +165,6 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
         {"compression": "prune_structured", "strategy": "localsgd", "launch.processes": 2},
     ),
     "prune-structured-end": (CPU, {"compression": "prune_structured", f"{PRUNE}.end": 0.1}),
-    "prune-structured-times": (CPU, {"compression": "prune_structured", f"{PRUNE}.end": 0.5}),
     "another-width-of-a-head": (CPU, {"compression": "prune_structured", "transfer": "frozen_features"}),
     "another-width-in-fp8": (CPU, {"compression": "prune_structured", f"{PRUNE}.multiple": 8, "precision": "fp8"}),
     "floor-of-nothing": (CPU, {"compression.floor": 0.1}),
@@ -214,7 +213,8 @@ def composed(settings: dict[str, Any]) -> Run:
             node[group] = {**_keys(group, value), "option": value}
         else:
             several = value if isinstance(value, list) else [value]
-            node[group] = {SEVERAL[group]: {name: _keys(group, name) for name in several if name != "none"}}
+            held = {name: _keys(group, name) for name in several if name != "none"}
+            node[group] = {**node[group], SEVERAL[group]: held}
     checked = check_tree(node)
     assert checked.run is not None
     assert not checked.problems, checked.problems
