@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from accel_cli.config.compression_rules import SET_UP_AGAIN
 from accel_cli.config.facts import Facts, Rule
 
 LOWERED = ("fp8", "mxfp8")
@@ -18,12 +19,6 @@ def _ptq(facts: Facts) -> Any:
     return facts.run.compression.get("ptq")
 
 
-def _cut(facts: Facts) -> list[str]:
-    """Dimensions of the mesh that cut layers or the model, each over several ranks."""
-    sizes = facts.sizes
-    return [name for name in ("tensor", "pipeline") if sizes.get(name, 1) != 1]
-
-
 QUANTIZATION_RULES: tuple[Rule, ...] = (
     Rule(
         "quantized-once", "refuse", "a layer is quantized once",
@@ -33,11 +28,11 @@ QUANTIZATION_RULES: tuple[Rule, ...] = (
         "try compression=qat",
     ),
     Rule(
-        "quantized-layers-are-whole", "refuse", "qat trains whole layers",
+        "quantized-layers-are-whole", "refuse", "qat needs training to be set up again, around whole layers",
         lambda f: f"compression=qat strategy={f.run.strategy.option}",
-        lambda f: _qat(f) is not None and bool(_cut(f)),
-        lambda f: f"a weight's scale is that of a whole channel; {' and '.join(_cut(f))} parallelism cuts the model",
-        "try strategy=fsdp or compression=ptq",
+        lambda f: _qat(f) is not None and f.run.strategy.option not in SET_UP_AGAIN,
+        "its ranks keep layers as they were before, or parts whose channels have no scale of their own",
+        lambda f: "try strategy=fsdp or compression=ptq" if f.world_size > 1 else "try strategy=single",
     ),
     Rule(
         "quantized-or-eight-bit", "refuse", "a linear layer is in fp8 or quantized",
