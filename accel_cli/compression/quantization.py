@@ -90,11 +90,8 @@ class Quantization(Pass):
         """Those that can be quantized and shall be."""
         every = {name: module for name, module in model.named_modules() if type(module) in KINDS and name}
         if not every:
-            kinds = "a linear layer or a convolution"
-            problem = Problem(
-                f"compression={self.config.option}", f"this model has not {kinds}", "try compression=none"
-            )
-            raise ConfigError(problem)
+            why = "this model has no linear layer and no convolution"
+            raise ConfigError(Problem(f"compression={self.config.option}", why, "try compression=none"))
         problems = [
             replace(
                 unmatched(f"{self.key}.ignore={pattern}", pattern, list(every), f"{self.key}.ignore=[{{}}]"),
