@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/compress_int8.py --data cifar10-jpeg.tar.xz --samples 500
 
 accuracy: on the test split, through the runtime, of each seed. file: bytes of the ONNX file / those of fp32. latency:
-seconds that were computed in a call / those of fp32, arms taking turns on one thread; the floor is fp32 against itself. agree: samples of
-the test split of which PyTorch's rounded model and the runtime's integers predict the same.
+seconds computed in a call / those of fp32, arms taking turns; the floor is fp32 against itself. agree: samples of the
+test split of which PyTorch's rounded model and the runtime's integers predict the same.
 """
 
 from __future__ import annotations
