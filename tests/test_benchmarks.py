@@ -30,6 +30,7 @@ SAYS = {
     "launch": ["101770 parameters in 1 rank(s)", "accel / script, wall: ", "lightning: no --peers DIR given"],
     "launch commands": ["accel --help / python -c pass, CPU: "],
     "checkpoint": ["the same bits", "blocked, accel / torch.save: "],
+    "compress_int8": ["against fp32", "batch 32", "1 thread"],
 }
 
 

@@ -17,6 +17,7 @@ from accel_cli.config.memory_rules import MEMORY_RULES
 from accel_cli.config.optimizer_rules import OPTIMIZER_RULES
 from accel_cli.config.pipeline_rules import PIPELINE_RULES
 from accel_cli.config.precision_rules import PRECISION_RULES
+from accel_cli.config.quantization_rules import QUANTIZATION_RULES
 from accel_cli.config.replica_rules import REPLICA_RULES
 from accel_cli.config.schedule_rules import SCHEDULE_RULES, evaluations, waits_too_long
 from accel_cli.config.strategy_rules import STRATEGY_RULES
@@ -87,6 +88,7 @@ RULES: tuple[Rule, ...] = (
     *TRANSFER_RULES,
     *MASK_RULES,
     *COMPRESSION_RULES,
+    *QUANTIZATION_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
         lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in f.lengths) or "train.epochs=null",

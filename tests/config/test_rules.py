@@ -151,6 +151,12 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "kept-for-a-sample": (CPU, {"transfer": "frozen_features", "augment": "mixup"}),
     "features-are-drawn-again": (CPU, {"transfer": "frozen_features", "augment": "basic"}),
     "features-have-views": (CPU, {"transfer": "frozen_features", "transfer.views": 4}),
+    "quantized-once": (CPU, {"compression": ["qat", "ptq"]}),
+    "quantized-layers-are-whole": (CPU, {"compression": "qat", "strategy": "tensor", "launch.processes": 2}),
+    "quantized-or-eight-bit": (CPU, {"compression": "ptq", "precision": "fp8"}),
+    "quantized-with-what-is-before": (CPU, {"transfer": "frozen_features", "compression": "qat"}),
+    "packed-weights-alone": (CPU, {"compression": "ptq", "compression.passes.ptq.bits": 4}),
+    "qat-needs-weights": (CPU, {"compression": "qat", "compression.passes.qat.start": 0.0}),
     "teacher-knows-the-task": (CPU, {"compression": "distill", "task": "custom"}),
     "teacher-knows-something": (
         CPU,
