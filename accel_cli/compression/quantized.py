@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -9,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SMALLEST = torch.finfo(torch.float32).tiny * 2**20
-"""A scale below which dividing by it overflows: that of a channel of zeros."""
-ROUNDED = ("static", "dynamic", "none")
+from accel_cli.compression import deployed
+from accel_cli.compression.rounding import affine, fake, scale_of
 
 
 @dataclass(frozen=True)
@@ -33,35 +33,6 @@ class Scheme:
         return asdict(self)
 
 
-def scale_of(largest: Tensor, levels: int, power_of_two: bool) -> Tensor:
-    """The step with which ``levels`` of them reach ``largest`` (fp32)."""
-    scale = (largest.float() / levels).clamp_min(SMALLEST)
-    return torch.exp2(torch.ceil(torch.log2(scale))) if power_of_two else scale
-
-
-def affine(low: Tensor, high: Tensor, bits: int, power_of_two: bool) -> tuple[Tensor, Tensor]:
-    """Scale (fp32) and zero point (int32) with which 0 .. 2^bits - 1 cover low .. high, and zero exactly.
-
-    Jacob et al. 2018, arXiv:1712.05877, section 2.1.
-    """
-    low, high = low.float().clamp_max(0), high.float().clamp_min(0)
-    top = 2**bits - 1
-    if power_of_two:
-        half = 2 ** (bits - 1)
-        signed = low < 0
-        needed = torch.maximum(-low / half, high / (half - 1))
-        scale = scale_of(torch.where(signed, needed, high / top), 1, True)
-        return scale, torch.where(signed, half, 0).to(torch.int32)
-    scale = scale_of(high - low, top, False)
-    return scale, (-low / scale).round().clamp(0, top).to(torch.int32)
-
-
-def fake(values: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
-    """Rounded to what 0 .. 2^bits - 1 stand for; the gradient passes where nothing was cut (straight-through)."""
-    rounded = torch.fake_quantize_per_tensor_affine(values.float(), scale, zero_point, 0, 2**bits - 1)
-    return rounded.to(values.dtype)
-
-
 class Quantized(nn.Module):
     """What the quantized layers share. Weights are symmetric per output channel, inputs affine per tensor.
 
@@ -69,8 +40,8 @@ class Quantized(nn.Module):
     Ranges of inputs are buffers, found once by calibration, so that ranks agree and nothing drifts.
     """
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Tensor
+    bias: Any
     input_scale: Tensor
     input_zero_point: Tensor
     output_scale: Tensor
@@ -79,8 +50,8 @@ class Quantized(nn.Module):
     def arrange(self, layer: nn.Module, scheme: Scheme) -> None:
         """Take over the parameters of ``layer``, and make room for the ranges."""
         self.scheme = scheme
-        self.weight = cast(nn.Parameter, layer.weight)
-        self.bias = cast("nn.Parameter | None", layer.bias)
+        self.weight = cast(Tensor, layer.weight)
+        self.bias = layer.bias
         self.train(layer.training)
         device = self.weight.device
         for kind, present in (("input", scheme.activations == "static"), ("output", scheme.rounds_output)):
@@ -130,10 +101,10 @@ class Quantized(nn.Module):
         return rows.reshape(self.weight.shape).to(self.weight.dtype)
 
     @torch.no_grad()
-    def integer_weight(self) -> Tensor:
-        """The integers themselves, int8 [rows, n] as ``grouped`` has them."""
-        rounded = (self.grouped() / self.weight_scale()[:, None]).round()
-        return rounded.clamp(-self.levels, self.levels).to(torch.int8)
+    def integer_weight(self, scale: Tensor | None = None) -> Tensor:
+        """The integers themselves, int8 [rows, n] as ``grouped`` has them; of another ``scale``, where one is given."""
+        inverse = 1 / (self.weight_scale() if scale is None else scale)
+        return (self.grouped() * inverse[:, None]).round().clamp(-self.levels, self.levels).to(torch.int8)
 
     def quantized_input(self, inputs: Tensor) -> Tensor:
         if self.scheme.activations == "none":
@@ -149,16 +120,17 @@ class Quantized(nn.Module):
             return output
         return fake(output, self.output_scale, self.output_zero_point, self.activation_bits)
 
+    def deployed(self) -> nn.Module:
+        """The layer with integers for weights, as it is exported."""
+        raise NotImplementedError
+
     @property
     def stored_bytes(self) -> int:
-        """What its parameters and buffers take when the weights are stored as integers, packed."""
-        scales = self.grouped().shape[0] if self.weight.numel() else 0
-        rest = [*([self.bias] if self.bias is not None else []), *self.buffers()]
-        return (
-            -(-self.weight.numel() * self.weight_bits // 8)
-            + 4 * scales
-            + sum(t.numel() * t.element_size() for t in rest)
-        )
+        """What its parameters and buffers take as deployed; of fixed-point weights, packed into the bits they have."""
+        packed = self.scheme.power_of_two or self.scheme.group_size is not None
+        integers = math.ceil(self.grouped().numel() * (self.weight_bits if packed else 8) / 8)
+        rest = [*([] if self.bias is None else [self.bias]), *self.buffers()]
+        return integers + 4 * len(self.grouped()) + sum(one.numel() * one.element_size() for one in rest)
 
 
 class QuantizedLinear(Quantized, nn.Linear):
@@ -168,23 +140,28 @@ class QuantizedLinear(Quantized, nn.Linear):
         output = functional.linear(self.quantized_input(inputs), self.quantized_weight(), self.bias)
         return self.quantized_output(output)
 
+    def deployed(self) -> nn.Module:
+        return deployed.Linear(self) if self.scheme.group_size is None else deployed.PackedLinear(self)
 
-class QuantizedConv1d(Quantized, nn.Conv1d):
+
+class QuantizedConvolution(Quantized):
+    """[n, in, ...] -> [n, out, ...]"""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        convolve: Any = self._conv_forward
+        output = convolve(self.quantized_input(inputs), self.quantized_weight(), self.bias)
+        return self.quantized_output(output)
+
+    def deployed(self) -> nn.Module:
+        return deployed.Convolution(self)
+
+
+class QuantizedConv1d(QuantizedConvolution, nn.Conv1d):
     """[n, in, length] -> [n, out, length]"""
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.quantized_output(
-            self._conv_forward(self.quantized_input(inputs), self.quantized_weight(), self.bias)
-        )
 
-
-class QuantizedConv2d(Quantized, nn.Conv2d):
+class QuantizedConv2d(QuantizedConvolution, nn.Conv2d):
     """[n, in, height, width] -> [n, out, height, width]"""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.quantized_output(
-            self._conv_forward(self.quantized_input(inputs), self.quantized_weight(), self.bias)
-        )
 
 
 KINDS: dict[type[nn.Module], type[Quantized]] = {
