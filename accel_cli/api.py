@@ -47,12 +47,12 @@ def train(
             outcome = launch(front, folder, planned, started=started, json=True)
     finally:
         front.close()
-    if outcome.failure is not None:
-        failure = outcome.failure
+    ended = outcome if outcome.export is None else outcome.export
+    if (failure := outcome.failure or ended.failure) is not None:
         if failure.problems:
             raise ConfigError(Problem(**problem) for problem in failure.problems)
         error = AccelError(failure.message, failure.fix)
-        error.exit_code = outcome.exit_code
+        error.exit_code = outcome.exit_code or ended.exit_code
         raise error
     return {**json.loads((folder / "summary.json").read_text()), "run": str(folder)}
 

@@ -23,7 +23,7 @@ from typing import Any
 from accel_cli.config import factory
 from accel_cli.config import run as run_file
 from accel_cli.config.decide import decided_in, settled_before
-from accel_cli.config.parts import implementation
+from accel_cli.config.parts import implementation, table
 from accel_cli.config.run import Run
 from accel_cli.engine import (
     attempts,
@@ -38,6 +38,7 @@ from accel_cli.engine import (
 )
 from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.events import Events
+from accel_cli.engine.export import export
 from accel_cli.engine.finish import summarize
 from accel_cli.engine.folder import once_a_node
 from accel_cli.engine.garbage import kept_out_of_steps
@@ -58,7 +59,7 @@ class Request:
 
     folder: str
     mode: str = "train"
-    """train, evaluate or check"""
+    """train, evaluate, export or check"""
     resume: bool = False
     restarted: bool = False
     """Whether the launcher has started these ranks before: a resume, unless nothing is saved yet."""
@@ -69,6 +70,8 @@ class Request:
     prepare_seconds: float = 0.0
     split: str = "test"
     which: str = "latest"
+    export: dict[str, Any] | None = None
+    """The option of the group that is asked for; None: the run's own."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -92,10 +95,19 @@ def main() -> None:
         plugins=arguments.plugin,
         started=time.time(),
     )
-    code = work(request, None)
+    code = alone(request)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def alone(request: Request) -> int:
+    """A rank that no front has started: rank 0 exports what came of the run by itself."""
+    code = work(request, None)
+    run = run_file.read(request.path / "run.yaml") if code == 0 and ranks_from_environment()[0] == 0 else None
+    if run is None or run.export.option == "none":
+        return code
+    return work(replace(request, mode="export"), None)
 
 
 def started_again() -> bool:
@@ -141,6 +153,8 @@ def work(request: Request, descriptor: int | None) -> int:
         if request.mode == "check":
             deep_check.check(run)
             return 0
+        if request.mode == "export":
+            return _export(run, request, events)
         return _run(run, request, events, state)
     except (Exception, KeyboardInterrupt) as error:
         sys.stdout.flush()
@@ -275,6 +289,22 @@ def _evaluate(training: Training, request: Request, events: Events) -> int:
     for text in passed:
         events.emit("warning", text=text)
     events.emit("result", step=saved.step, split=request.split, metrics=found)
+    return 0
+
+
+def _export(run: Run, request: Request, events: Events) -> int:
+    """On the host, whatever the run was trained on."""
+    run = settled_before(run, decided_in(request.path)).with_option("hardware", "cpu")
+    if request.export is not None:
+        schema = table("export")[request.export["option"]].schema
+        run = replace(run, export=schema.model_validate(request.export))
+    hardware = implementation("hardware", run.hardware)(run.hardware)
+    hardware.start(hardware.device(0), "none")
+
+    def progress(what: str, done: int, total: int) -> None:
+        events.emit("progress", what=what, done=done, total=total)
+
+    events.emit("result", **export(run, request.path, request.which, run.export, progress))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +28,37 @@ RESUMABLE = {"interrupted", "failed", "diverged", None}
 Line = tuple[str, str]
 
 
-def panel(summary: dict[str, Any], settings: dict[str, Any], *, run: Path | str = "RUN") -> RenderableType:
-    """For rich: a heading in the colour of the status, then labelled lines. ``run`` is the run folder, to be shown."""
+def panel(
+    summary: dict[str, Any], settings: dict[str, Any], *, run: Path | str = "RUN", exported: Sequence[str] = ()
+) -> RenderableType:
+    """For rich: a heading in the colour of the status, then labelled lines.
+
+    ``run`` is the run folder, to be shown; ``exported`` a line for each form that the model was exported to.
+    """
     grid = Table.grid(padding=(0, 3))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
-    for label, text in lines(summary, settings, run=run):
+    for label, text in lines(summary, settings, run=run, exported=exported):
         grid.add_row(label, Text(text, style="bold" if label == "result" else ""))
     return Group(Text(_heading(summary), style=STYLES[status(summary.get("status")).tone]), grid)
 
 
-def panel_text(summary: dict[str, Any], settings: dict[str, Any], *, run: Path | str = "RUN") -> str:
+def panel_text(
+    summary: dict[str, Any], settings: dict[str, Any], *, run: Path | str = "RUN", exported: Sequence[str] = ()
+) -> str:
     """The same in plain lines, for a pipe or a log."""
-    rows = lines(summary, settings, run=run, filled="#")
+    rows = lines(summary, settings, run=run, filled="#", exported=exported)
     width = max(len(label) for label, _ in rows)
     return "\n".join([_heading(summary), *(f"  {label:<{width}}   {text}".rstrip() for label, text in rows)])
 
 
 def lines(
-    summary: dict[str, Any], settings: dict[str, Any], *, run: Path | str = "RUN", filled: str = "█"
+    summary: dict[str, Any],
+    settings: dict[str, Any],
+    *,
+    run: Path | str = "RUN",
+    filled: str = "█",
+    exported: Sequence[str] = (),
 ) -> list[Line]:
     """(label, text) pairs; a label that goes on over several lines is written once."""
     return [
@@ -54,6 +67,7 @@ def lines(
         *_work(summary, settings),
         *_time(summary, filled),
         *_speed(summary),
+        *(("export", text) for text in exported),
         *_advice(summary),
         *_next(summary, run),
     ]

@@ -66,7 +66,7 @@ class Judge:
         for package in entry.requires:
             if not has_package(package):
                 why = f"needs the package {package}, which is not installed"
-                return Availability(False, why, f"pip install 'accel-cli[{package}]'")
+                return Availability(False, why, entry.installing(package))
         run = self._having(group, start, values)
         for level in ("refuse", "warn"):
             if problem := self._against(run, level, f"{group}={start}"):

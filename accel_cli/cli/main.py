@@ -25,6 +25,15 @@ overrides are Hydra's: group=option, group.key=value, ~group, lists [a,b]; accel
 """
 
 
+EXPORT_EPILOG = """\
+formats are the options of the group export: accel list export prints them. What is written lies in RUN/export/FORMAT.
+
+  accel export RUN format=onnx                              a model.onnx for any batch size
+  accel export RUN format=onnx export.opset=18 --which best
+  accel train export=onnx                                   the same at the end of a run
+"""
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, with accel's own error format and a suggestion for a mistyped verb or flag."""
 
@@ -127,6 +136,13 @@ def parser() -> Parser:
     evaluate.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     evaluate.add_argument("--split", default="test", choices=["test", "validation", "train"], help="which samples")
     evaluate.add_argument("--which", default="latest", metavar="NAME", help="latest, best or step-00000100")
+
+    export = verb("export", "a run's model for other runtimes, compared there", common, code, epilog=EXPORT_EPILOG)
+    export.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    export.add_argument(
+        "overrides", nargs="*", metavar="FORMAT", help="such as format=onnx export.opset=18; default: the run's own"
+    )
+    export.add_argument("--which", default="latest", metavar="NAME", help="latest, best or step-00000100")
 
     report = verb("report", "one self-contained HTML page from one or several runs", common)
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")

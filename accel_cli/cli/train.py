@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,9 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
             print(torchrun_line(folder / "run.yaml", planned.run, planned.plugins))
             return 0
         if arguments.inline:
-            from accel_cli.worker import Request, work
+            from accel_cli.worker import Request, alone
 
-            return work(Request(folder=str(folder), plugins=planned.plugins, started=STARTED), None)
+            return alone(Request(folder=str(folder), plugins=planned.plugins, started=STARTED))
         assert front is not None
         outcome = launch(front, folder, planned, json=arguments.json)
         return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
@@ -129,7 +130,10 @@ def launch(
     resume: bool = False,
     json: bool = False,
 ) -> Outcome:
-    """Train in ranks of the front's agent; ``started`` is the Unix time that wall_seconds counts from."""
+    """Train in ranks of the front's agent, then export where the run says so.
+
+    ``started`` is the Unix time that wall_seconds counts from.
+    """
     request = {
         "folder": str(folder),
         "mode": "train",
@@ -138,13 +142,18 @@ def launch(
         "started": started or STARTED,
     }
     run = planned.run
-    return front.run(folder, request, run.launch.processes, run.to_tree(), view(json), node(run))
+    outcome = front.run(folder, request, run.launch.processes, run.to_tree(), view(json), node(run))
+    if outcome.leads and outcome.failure is None and outcome.exit_code == 0 and run.export.option != "none":
+        request = {"folder": str(folder), "mode": "export", "plugins": planned.plugins, "started": time.time()}
+        outcome.export = front.run(folder, request, 1, run.to_tree(), view(json))
+    return outcome
 
 
 def finish(folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool = False) -> int:
     """Add the advice to the summary, show the end of the run, and return its exit code."""
     import yaml
 
+    from accel_cli.analysis import exports
     from accel_cli.analysis.advice import advise
     from accel_cli.analysis.summary_panel import panel, panel_text
     from accel_cli.config.machine import detect
@@ -164,16 +173,21 @@ def finish(folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool
     settings = yaml.safe_load((folder / "run.yaml").read_text())
     found["advice"] = advise(found, settings, detect().to_dict())
     summary.write_json(path, found)
-    shown = shorter(folder)
+    shown, exported = shorter(folder), outcome.export
+    reports = exported.results if exported is not None else []
     if json_output:
-        print(json.dumps({**found, "run": str(folder)}))
+        print(json.dumps({**found, "run": str(folder), **({"export": reports[0]} if reports else {})}))
     elif failure is None:
+        said = [exports.line(report) for report in reports]
         if sys.stderr.isatty():
             from rich.console import Console
 
-            Console(stderr=True).print(panel(found, settings, run=shown))
+            Console(stderr=True).print(panel(found, settings, run=shown, exported=said))
         else:
-            print(panel_text(found, settings, run=shown), file=sys.stderr)
+            print(panel_text(found, settings, run=shown, exported=said), file=sys.stderr)
+    if exported is not None and exported.failure is not None:
+        show_failure(folder, exported, traceback)
+        return exported.exit_code
     return outcome.exit_code
 
 

@@ -36,7 +36,7 @@ def refusals(facts: Facts, spoiled: set[str] | None = None) -> list[Problem]:
     """Everything that forbids the run, but what would rest on a ``spoiled`` group or key."""
     spoiled = spoiled or set()
     broken = [rule.problem(facts) for rule in RULES if rule.level == "refuse" and _applies(rule, facts, spoiled)]
-    for check in (_absent_packages, _absent_files, _misspelt_factories):
+    for check in (absent_packages, _absent_files, _misspelt_factories):
         broken += [problem for key, problem in check(facts) if not _is_spoiled(key, spoiled)]
     return broken
 
@@ -95,12 +95,14 @@ def _misspelt_factories(facts: Facts) -> Iterator[tuple[str, Problem]]:
             yield where, problem
 
 
-def _absent_packages(facts: Facts) -> Iterator[tuple[str, Problem]]:
+def absent_packages(facts: Facts) -> Iterator[tuple[str, Problem]]:
+    """(prefix or full key, problem) of every option that asks for a package that is not there."""
     for group, prefix, option in chosen(facts.run):
-        for package in table(group)[option.option].requires:
+        entry = table(group)[option.option]
+        for package in entry.requires:
             if not has_package(package):
                 why = f"needs the package {package}, which is not installed"
-                yield prefix, Problem(f"{group}={option.option}", why, f"pip install 'accel-cli[{package}]'")
+                yield prefix, Problem(f"{group}={option.option}", why, entry.installing(package))
         for key, package in option.packages.items():
             if not has_package(package):
                 why, full = f"needs the package {package}, which is not installed", f"{prefix}.{key}"

@@ -23,6 +23,8 @@ class TrainedModel(NamedTuple):
     model: nn.Module
     description: DataDescription
     task: str
+    checkpoint: str = ""
+    """The name of its folder."""
 
 
 def trained_model(folder: Path, which: str) -> TrainedModel:
@@ -40,7 +42,7 @@ def trained_model(folder: Path, which: str) -> TrainedModel:
         tensors = {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in tensors.items()}
     check_fit(Whole.of(model), tensors)
     model.load_state_dict(tensors)
-    return TrainedModel(model.eval(), description, settings.task.option)
+    return TrainedModel(model.eval(), description, settings.task.option, saved.folder.name)
 
 
 def _saved(folder: Path, which: str) -> Saved:

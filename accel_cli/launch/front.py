@@ -45,6 +45,8 @@ class Outcome:
     """Whether rank 0, and with it what came of the run, is on this node."""
     results: list[dict[str, Any]] = field(default_factory=list)
     """The ``result`` events, such as an evaluation's metrics."""
+    export: Outcome | None = None
+    """Of the export that followed a training; None where none was asked for."""
 
 
 class Front:

@@ -34,3 +34,9 @@ class Entry(NamedTuple):
     """``module:name``, imported only when a run has chosen it."""
     requires: tuple[str, ...] = ()
     """Importable names of packages that are not core dependencies."""
+    extra: str = ""
+    """Their extra in pyproject.toml; empty: each has one of its own name."""
+
+    def installing(self, package: str) -> str:
+        """What to type where ``package`` is absent."""
+        return f"pip install 'accel-cli[{self.extra or package}]'"
