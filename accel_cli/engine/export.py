@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 import uuid
@@ -108,7 +109,8 @@ def _export(run: Run, folder: Path, which: str, option: Any, place: Path, report
             found["splits"][name] = beside(
                 model, runtime, task, batches(name, run.evaluate.batch), split=name, samples=samples, report=report
             )
-        found["latency_milliseconds"] = latencies(model, runtime, inputs, report)
+        if not exporter.is_emulation:
+            found["latency_milliseconds"] = latencies(model, runtime, inputs, report)
     packages = ("torch", *table("export")[option.option].requires)
     return found | {
         "facts": exporter.facts(place),
@@ -119,7 +121,7 @@ def _export(run: Run, folder: Path, which: str, option: Any, place: Path, report
 
 def write(exporter: Any, model: nn.Module, inputs: Tensor, folder: Path) -> list[Path]:
     """The files that hold what a runtime can run of ``model``. At least two samples: one would be taken for a constant."""
-    written = deployed(model).eval()
+    written = (deployed(model) if exporter.deploys else copy.deepcopy(model)).eval()
     with torch.no_grad():
         is_plain = isinstance(written(inputs), Tensor)
     files: list[Path] = exporter.write(written if is_plain else Plain(written), inputs[:2], folder)

@@ -18,6 +18,11 @@ class Export:
     The harmless option writes nothing: the checkpoint is all.
     """
 
+    deploys = True
+    """Whether quantized modules are given to ``write`` as ``deployed`` makes them, or as they were trained."""
+    is_emulation = False
+    """Whether what ``load`` gives only shows what the real thing would compute, so that its time means nothing."""
+
     def __init__(self, config: Option) -> None:
         self.config = config
 

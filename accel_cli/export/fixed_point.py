@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Any
 
-import torch
 from torch import Tensor
+
+MORE_BITS = 12
+"""Fraction bits that a mean gets beyond those of its sum, where dividing by the count has no end."""
 
 
 @dataclass(frozen=True)
@@ -21,65 +20,60 @@ class Fixed:
     rounds: bool = False
     """Whether other numbers are rounded (half to even) and saturated to these, as a quantizer does."""
 
+    @classmethod
+    def of(cls, fraction: int, *integers: Tensor) -> Fixed:
+        """Those that hold zero and all of these."""
+        return cls(fraction, min(0, *(int(one.min()) for one in integers)), max(0, *(int(one.max()) for one in integers)))
+
     @property
     def signed(self) -> bool:
         return self.low < 0
 
     @property
     def width(self) -> int:
-        """Bits, with the sign's; at least two, because a one-bit signed number is no number to a C++ compiler."""
+        """Bits, with the sign's; at least two, because a signed number of one bit is none to the backends."""
         return max(2, self.high.bit_length() + self.signed, (-self.low - 1).bit_length() + 1 if self.signed else 0)
 
     @property
     def name(self) -> str:
-        """As hls4ml spells it: all bits, those left of the point, what happens to numbers that do not fit."""
-        symmetric = self.signed and self.low > -(1 << (self.width - 1))
-        modes = f",RND_CONV,{'SAT_SYM' if symmetric else 'SAT'}" if self.rounds else ""
+        """As hls4ml spells it: all bits, those left of the point, what becomes of numbers that do not fit."""
+        if not self.rounds:
+            modes = ""
+        elif self.signed and self.low > -(1 << (self.width - 1)):
+            modes = ",RND_CONV,SAT_SYM"
+        else:
+            modes = ",RND_CONV,SAT"
         return f"{'' if self.signed else 'u'}fixed<{self.width},{self.width - self.fraction}{modes}>"
 
+    def holds(self, other: Fixed) -> bool:
+        """Whether a quantizer to these would leave those as they are."""
+        return self.fraction == other.fraction and self.low <= other.low and other.high <= self.high
+
     def relu(self) -> Fixed:
-        return replace(self, low=0, high=max(0, self.high), rounds=False)
+        return Fixed(self.fraction, 0, max(0, self.high))
+
+    def finer(self, bits: int) -> Fixed:
+        """The same numbers in units smaller by so many bits."""
+        return Fixed(self.fraction + bits, self.low << bits, self.high << bits)
 
     def plus(self, other: Fixed) -> Fixed:
         """What a sum of two can be."""
         fraction = max(self.fraction, other.fraction)
-        one, two = self.finer(fraction), other.finer(fraction)
+        one, two = self.finer(fraction - self.fraction), other.finer(fraction - other.fraction)
         return Fixed(fraction, one.low + two.low, one.high + two.high)
 
-    def finer(self, fraction: int) -> Fixed:
-        """The same numbers in smaller units."""
-        shift = fraction - self.fraction
-        return Fixed(fraction, self.low << shift, self.high << shift)
-
     def mean(self, count: int) -> tuple[Fixed, Fixed]:
-        """(sum of so many, their mean): exact where the count is a power of two, else 12 more bits of it."""
-        bits = count.bit_length() - 1 if count & (count - 1) == 0 else count.bit_length() + 12
-        total = Fixed(self.fraction, self.low * count, self.high * count).finer(self.fraction + bits)
-        return total, self.finer(self.fraction + bits)
+        """(the sum of so many as it is divided, the mean): exact where the count is a power of two."""
+        bits = (count - 1).bit_length() + (MORE_BITS if count & (count - 1) else 0)
+        fine = self.finer(bits)
+        return replace(fine, low=fine.low * count, high=fine.high * count), fine
 
-    def dot(self, weight: Tensor, bias: Tensor) -> Fixed:
-        """What ``weight @ x + bias`` can be for any x of these: integers [n_out, n_in], [n_out] as in ``integers``.
+    def products(self, weight: Tensor, fraction: int, bias: Tensor) -> Fixed:
+        """What ``weight @ x + bias`` can be for any x of these.
 
-        ``weight`` and ``bias`` are (fraction, integers) already in one unit: see ``sum_of_products``.
+        ``weight`` [n_out, n_in] are integers of ``fraction``, ``bias`` [n_out] of that and these numbers' own.
         """
-        positive, negative = weight.clamp(min=0).sum(1), weight.clamp(max=0).sum(1)
-        high = positive * self.high + negative * self.low + bias
-        low = positive * self.low + negative * self.high + bias
-        return Fixed(self.fraction, min(0, int(low.min())), max(0, int(high.max())))
-
-
-def units(values: Tensor) -> int:
-    """The smallest fraction in whose units all of ``values`` are integers; float32 of any kind has one."""
-    exact = values.double().flatten()
-    exact = exact[exact != 0]
-    if not exact.numel():
-        return 0
-    mantissa, exponent = torch.frexp(exact)
-    whole = (mantissa * 2**53).long()
-    trailing = (whole & -whole).double().log2().long()
-    return int((53 - trailing - exponent).max())
-
-
-def integers(values: Tensor, fraction: int) -> Tensor:
-    """``values`` as integers of that fraction (int64); they have to be."""
-    return (values.double() * 2.0**fraction).round().long()
+        more, less = weight.clamp(min=0).sum(1), weight.clamp(max=0).sum(1)
+        highest = more * self.high + less * self.low + bias
+        lowest = more * self.low + less * self.high + bias
+        return Fixed.of(self.fraction + fraction, lowest, highest)
