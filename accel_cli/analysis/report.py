@@ -48,6 +48,7 @@ def page(runs: Sequence[RunFolder]) -> str:
         sections.curves(runs, names),
         sections.time_shares(runs, names),
         sections.advice(runs, names),
+        sections.exports(runs, names),
         sections.settings(runs, names),
         sections.decisions(runs, names),
         sections.environment(runs, names),

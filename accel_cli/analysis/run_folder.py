@@ -104,6 +104,11 @@ class RunFolder:
         return self._decisions.value
 
     @property
+    def exports(self) -> list[Record]:
+        """The reports of what the model was exported to, by format."""
+        return [reading.value for reading in self._exports if reading.value]
+
+    @property
     def environment(self) -> Record:
         return self._environment.value
 
@@ -115,6 +120,7 @@ class RunFolder:
     def notes(self) -> tuple[str, ...]:
         readings: tuple[Reading[Any], ...] = (
             self._summary, self._metrics, self._settings, self._decisions, self._environment, self._command,
+            *self._exports,
         )  # fmt: skip
         return tuple(note for reading in readings for note in reading.notes)
 
@@ -143,6 +149,10 @@ class RunFolder:
     @cached_property
     def _environment(self) -> Reading[Record]:
         return read_object(self.path / "environment.json")
+
+    @cached_property
+    def _exports(self) -> list[Reading[Record]]:
+        return [read_object(path) for path in sorted(self.path.glob("export/[!.]*/report.json"))]
 
     @cached_property
     def _command(self) -> Reading[str]:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from accel_cli.analysis import exports as exported
 from accel_cli.analysis import wording
 from accel_cli.analysis.chart import stacked_bar
 from accel_cli.analysis.comparison import differing_settings, what_differs
@@ -76,6 +77,21 @@ def advice(runs: Runs, names: Names) -> Html | None:
                 )
             )
     return section("Worth trying next", element("ol", *items, class_="advice") if items else None)
+
+
+def exports(runs: Runs, names: Names) -> Html | None:
+    """A table for each form that a run's model was exported to, PyTorch's own numbers beside it."""
+    shown = [
+        join(
+            element("p", f"{name}: " if len(runs) > 1 else None, element("strong", str(report.get("format")))),
+            table(["", "PyTorch", "exported", ""], [list(row) for row in exported.rows(report)], css="narrow"),
+            element("p", exported.about(report), class_="quiet"),
+        )
+        for run, name in zip(runs, names, strict=True)
+        for report in run.exports
+    ]
+    hint = "The exported file ran in its own runtime on every sample of both splits. Latencies were taken in turns."
+    return section("Export", *shown, element("p", hint, class_="quiet") if shown else None)
 
 
 def settings(runs: Runs, names: Names) -> Html | None:

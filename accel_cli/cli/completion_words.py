@@ -87,6 +87,8 @@ def _values(action: argparse.Action, before: Sequence[str], current: str) -> Wor
     typed = Typed(before)
     if action.dest == "overrides":
         return typed.overrides(current)
+    if action.dest == "formats":
+        return Typed([word.replace("format=", "export=", 1) for word in before]).formats(current)
     if action.dest == "explain":
         return typed.keys(current) if "." in current else typed.tops()
     if action.dest == "what":

@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         folder = run_folder(arguments.run)
         plugins = [*arguments.plugin, *own_plugins()]
-        run = asked_for(folder, arguments.overrides, plugins)
+        run = asked_for(folder, arguments.formats, plugins)
         request = {
             "folder": str(folder),
             "mode": "export",

@@ -14,7 +14,6 @@ from accel_cli.cli.table import columns
 from accel_cli.config import tree
 from accel_cli.config.names import Names
 from accel_cli.config.parts import GROUPS, SEVERAL, table
-from accel_cli.config.schema.hardware import EXPORTS
 from accel_cli.config.schema.sections import SECTIONS
 from accel_cli.config.suggest import did_you_mean, nearest
 from accel_cli.errors import ConfigError, Problem
@@ -84,18 +83,7 @@ def option_rows(judge: Judge, groups: tuple[str, ...]) -> list[Row]:
                     "file": str(path),
                 }
             )
-        if group == "hardware":
-            found += export_rows()
     return found
-
-
-def export_rows() -> list[Row]:
-    """What is looked for among hardware, and is a target of export: said here, and no option."""
-    return [
-        {"group": "hardware", "option": name, "meaning": meaning, "default": False, "usable": False, "why": why,
-         "fix": fix, "file": None}
-        for name, (meaning, why, fix) in EXPORTS.items()
-    ]  # fmt: skip
 
 
 def recipe_rows(config_dirs: list[Any]) -> list[Row]:

@@ -140,7 +140,7 @@ def parser() -> Parser:
     export = verb("export", "a run's model for other runtimes, compared there", common, code, epilog=EXPORT_EPILOG)
     export.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     export.add_argument(
-        "overrides", nargs="*", metavar="FORMAT", help="such as format=onnx export.opset=18; default: the run's own"
+        "formats", nargs="*", metavar="FORMAT", help="such as format=onnx export.opset=18; default: the run's own"
     )
     export.add_argument("--which", default="latest", metavar="NAME", help="latest, best or step-00000100")
 

@@ -62,6 +62,18 @@ class Typed:
                 found["recipe="] = "a whole run of one name"
         return {text if text[0] == "+" else sign + text: meaning for text, meaning in found.items()}
 
+    def formats(self, current: str) -> Words:
+        """Of format=option and of the keys of the group export."""
+        key, equals, value = current.partition("=")
+        if equals and key in ("format", "export"):
+            return {
+                f"{key}={text}": meaning for text, meaning in self._choices("export", value).items() if text != "none"
+            }
+        if equals or "." in current:
+            return self.overrides(current) if current.startswith("export.") else {}
+        first = {} if "export" in self.chosen else {"format=": "what the model becomes"}
+        return {**first, **({"export.": "its keys"} if self.keys("export.") else {})}
+
     def tops(self) -> Words:
         """Groups, with the option that stands now, and the beginnings of the sections' keys."""
         sections = dict.fromkeys(f"{key.partition('.')[0]}." for key in self._train_keys)

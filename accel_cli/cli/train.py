@@ -66,9 +66,9 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
             print(torchrun_line(folder / "run.yaml", planned.run, planned.plugins))
             return 0
         if arguments.inline:
-            from accel_cli.worker import Request, alone
+            from accel_cli.worker import Request, work_alone
 
-            return alone(Request(folder=str(folder), plugins=planned.plugins, started=STARTED))
+            return work_alone(Request(folder=str(folder), plugins=planned.plugins, started=STARTED))
         assert front is not None
         outcome = launch(front, folder, planned, json=arguments.json)
         return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
@@ -178,7 +178,7 @@ def finish(folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool
     if json_output:
         print(json.dumps({**found, "run": str(folder), **({"export": reports[0]} if reports else {})}))
     elif failure is None:
-        said = [exports.line(report) for report in reports]
+        said = [exports.line({**report, "folder": shorter(Path(report["folder"]))}) for report in reports]
         if sys.stderr.isatty():
             from rich.console import Console
 

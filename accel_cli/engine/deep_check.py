@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +17,9 @@ from accel_cli.data.base import quiet
 from accel_cli.engine import activation_checkpointing
 from accel_cli.engine.batches import augmentation
 from accel_cli.engine.blocks import find_blocks
+from accel_cli.engine.export import LOG, example, write
 from accel_cli.engine.outputs import Outputs
+from accel_cli.engine.silence import printing_to
 from accel_cli.loader.evaluation import evaluation_batches
 from accel_cli.optimizer.groups import parameter_groups
 from accel_cli.optimizer.patterns import freeze
@@ -78,6 +82,10 @@ def check(run: Run) -> None:
     there = run.launch.processes
     world = World(0, there * run.launch.most_nodes, 0, there, device)
     implementation("strategy", run.strategy).check(run.strategy, world, whole, batch, task)
+    if run.export.option != "none":
+        with tempfile.TemporaryDirectory(prefix="accel-export-") as name, printing_to(Path(name) / LOG):
+            exporter = implementation("export", run.export)(run.export)
+            write(exporter, _model(run, description, "cpu").eval(), example(batch), Path(name))
 
 
 @torch.no_grad()

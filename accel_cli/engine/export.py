@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import time
 import uuid
@@ -79,12 +78,12 @@ def _export(run: Run, folder: Path, which: str, option: Any, place: Path, report
             device=torch.device("cpu"), collate=data.collate,
         )  # fmt: skip
 
-    inputs = _example(next(batches("validation", max(BATCH_SIZES)))[0])
+    inputs = example(next(batches("validation", max(BATCH_SIZES)))[0])
     with torch.no_grad():
         output = model(inputs)
-    exporter = implementation("export", option)(option)
     report(f"export to {option.option}", 0, 1)
     with printing_to(place / LOG):
+        exporter = implementation("export", option)(option)
         files = write(exporter, model, inputs, place)
     write_json(place / MODEL, describe_model(run, trained, inputs=inputs, output=logits(output)))
     report(f"export to {option.option}", 1, 1)
@@ -120,15 +119,16 @@ def _export(run: Run, folder: Path, which: str, option: Any, place: Path, report
 
 
 def write(exporter: Any, model: nn.Module, inputs: Tensor, folder: Path) -> list[Path]:
-    """The files that hold what a runtime can run of ``model``. At least two samples: one would be taken for a constant."""
-    written = (deployed(model) if exporter.deploys else copy.deepcopy(model)).eval()
-    with torch.no_grad():
-        is_plain = isinstance(written(inputs), Tensor)
-    files: list[Path] = exporter.write(written if is_plain else Plain(written), inputs[:2], folder)
+    """The files of what a runtime can run of ``model``; ``inputs`` [n, ...] two or more: 1 passes for a constant."""
+    if exporter.is_graph:
+        model = deployed(model).eval()
+        with torch.no_grad():
+            model = model if isinstance(model(inputs), Tensor) else Plain(model)
+    files: list[Path] = exporter.write(model, inputs[:2], folder)
     return files
 
 
-def _example(batch: Any) -> Tensor:
+def example(batch: Any) -> Tensor:
     """The inputs of a batch, twice where it has one sample."""
     inputs, _ = inputs_of(batch)
     found = only_input((), inputs) if isinstance(inputs, dict) else only_input((inputs,), {})

@@ -105,7 +105,9 @@ def beside(
         ours.outputs.clear()
         theirs.outputs.clear()
         seen += count
-        report(f"{split} through both", seen, samples or seen)
+        report(f"{split} through both", seen, samples or seen + 1)
+    if samples is None:
+        report(f"{split} through both", seen, seen)
     means = [{name: value / (weight or 1.0) for name, (value, weight) in total.items()} for total in totals]
     pytorch, exported = (task.summarize(mean, split) for mean in means)
     return {"samples": seen, **differences.to_dict(), "pytorch": pytorch, "exported": exported}

@@ -17,6 +17,8 @@ PREPARATION = {
     "tokens": "the tokenizer's numbers as int64",
     "other": "as the data set gives it",
 }
+FRESH = {"pretrained": False, "weights": None}
+"""Of a model that is built to hold the exported weights: it need not fetch those that training began from."""
 MEANING = {
     "class": "a logit for each class; the largest is the prediction",
     "number": "the numbers themselves",
@@ -28,6 +30,7 @@ MEANING = {
 def describe_model(run: Run, trained: TrainedModel, *, inputs: Tensor, output: Tensor) -> dict[str, Any]:
     """What goes in, what comes out, and what builds the model again; ``inputs`` and ``output`` [n, ...]."""
     of = trained.description
+    fresh = {key: value for key, value in FRESH.items() if hasattr(run.model, key)}
     entering: dict[str, Any] = {
         "name": "input",
         "kind": of.input,
@@ -50,5 +53,11 @@ def describe_model(run: Run, trained: TrainedModel, *, inputs: Tensor, output: T
             "class_names": of.class_names,
         },
         "checkpoint": trained.checkpoint,
-        "built_from": {"model": run.model.model_dump(), "description": of.to_dict()},
+        "built_from": {
+            "model": {**run.model.model_dump(), **fresh},
+            "description": of.to_dict(),
+            "transfer": run.transfer.model_dump(),
+            "compression": {name: option.model_dump() for name, option in run.compression.items()},
+            "structure": trained.structure,
+        },
     }

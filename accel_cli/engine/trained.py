@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from accel_cli.config import run as run_file
-from accel_cli.config.parts import implementation
 from accel_cli.description import DataDescription
-from accel_cli.engine.checkpoint_files import Saved, newest, verify
-from accel_cli.engine.state import check_fit
-from accel_cli.engine.training import Whole
-from accel_cli.errors import CheckpointError
+from accel_cli.engine.whole import saved_model, whole_model
 
 
 class TrainedModel(NamedTuple):
@@ -23,8 +18,10 @@ class TrainedModel(NamedTuple):
     model: nn.Module
     description: DataDescription
     task: str
-    checkpoint: str = ""
+    checkpoint: str
     """The name of its folder."""
+    structure: list[dict[str, Any]]
+    """The changes from the model as configured to this one, as the checkpoint's manifest has them."""
 
 
 def trained_model(folder: Path, which: str) -> TrainedModel:
@@ -33,22 +30,7 @@ def trained_model(folder: Path, which: str) -> TrainedModel:
     Raises ConfigError where the folder holds no run, CheckpointError where no checkpoint is whole.
     """
     settings = run_file.read(folder / "run.yaml")
-    saved = _saved(folder, which)
+    saved, _ = saved_model(folder, which)
     description = DataDescription.from_dict(saved.manifest["description"])
-    model = implementation("model", settings.model)(settings.model, description)
-    averaged = "average.safetensors" in saved.manifest["files"]
-    tensors = saved.tensors("average" if averaged else "model")
-    if settings.precision.option == "bf16_pure":
-        tensors = {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in tensors.items()}
-    check_fit(Whole.of(model), tensors)
-    model.load_state_dict(tensors)
-    return TrainedModel(model.eval(), description, settings.task.option, saved.folder.name)
-
-
-def _saved(folder: Path, which: str) -> Saved:
-    if which == "latest":
-        return newest(folder)[0]
-    path = (folder / "checkpoints" / which).resolve()
-    if not path.is_dir():
-        raise CheckpointError(f"{folder} has no checkpoint {which}", "try which='latest'")
-    return verify(path)
+    model, structure = whole_model(settings, description, saved), saved.manifest.get("structure", [])
+    return TrainedModel(model, description, settings.task.option, saved.folder.name, structure)

@@ -9,8 +9,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from accel_cli.config.schema.base import Option
-
 
 class Export:
     """Written once by rank 0, after training or later; then run in its own runtime, beside PyTorch.
@@ -18,12 +16,12 @@ class Export:
     The harmless option writes nothing: the checkpoint is all.
     """
 
-    deploys = True
-    """Whether quantized modules are given to ``write`` as ``deployed`` makes them, or as they were trained."""
+    is_graph = True
+    """Whether ``write`` gets what a runtime can run of the model; else the model as it was trained."""
     is_emulation = False
     """Whether what ``load`` gives only shows what the real thing would compute, so that its time means nothing."""
 
-    def __init__(self, config: Option) -> None:
+    def __init__(self, config: Any) -> None:
         self.config = config
 
     def write(self, model: nn.Module, inputs: Tensor, folder: Path) -> list[Path]:
@@ -35,7 +33,7 @@ class Export:
         return []
 
     def load(self, folder: Path) -> Callable[[Tensor], Tensor] | None:
-        """What was written, in its own runtime: (inputs [n, ...] on the host) -> outputs. None where nothing runs it."""
+        """What was written, in its own runtime: inputs [n, ...] on the host -> outputs. None where nothing runs it."""
         return None
 
     def facts(self, folder: Path) -> dict[str, Any]:
@@ -44,10 +42,15 @@ class Export:
 
 
 def deployed(model: nn.Module) -> nn.Module:
-    """A copy in which every module that has a ``deployed`` method, as quantized ones do, is what that returns."""
+    """A copy in which every module that has a ``deployed`` method, as quantized ones do, is what that returns.
+
+    The model itself where none has one.
+    """
+    if not any(hasattr(module, "deployed") for module in model.modules()):
+        return model
     model = copy.deepcopy(model)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if hasattr(child, "deployed"):
-                setattr(module, name, child.deployed())
+                setattr(module, name, child.deployed())  # type: ignore[operator]
     return model

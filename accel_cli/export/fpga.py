@@ -38,7 +38,7 @@ COMMANDS = {
 class FPGA(Export):
     """By hls4ml (https://fastmachinelearning.org/hls4ml), from layers whose types hold every value exactly."""
 
-    deploys = False
+    is_graph = False
     is_emulation = True
 
     def write(self, model: nn.Module, inputs: Tensor, folder: Path) -> list[Path]:

@@ -20,6 +20,8 @@ FILE = "model.safetensors"
 class Safetensors(Export):
     """Names and values as the model has them; a tensor of two names is written once."""
 
+    is_graph = False
+
     def write(self, model: nn.Module, inputs: Tensor, folder: Path) -> list[Path]:
         save_model(model, str(folder / FILE))
         return [folder / FILE]
@@ -27,8 +29,22 @@ class Safetensors(Export):
     def load(self, folder: Path) -> Callable[[Tensor], Tensor]:
         """The model, built again by what model.json says, with every tensor of the file in its place."""
         built_from = json.loads((folder / "model.json").read_text())["built_from"]
-        chosen: dict[str, Any] = built_from["model"]
-        option = table("model")[chosen["option"]].schema.model_validate(chosen)
-        model: nn.Module = implementation("model", option)(option, DataDescription.from_dict(built_from["description"]))
+        description = DataDescription.from_dict(built_from["description"])
+        model: nn.Module = _implementation("model", built_from["model"], description)
+        for change in built_from["structure"]:
+            if change["record"] is not None:
+                model = _part(built_from, change["part"]).replay(model, change["record"])
         load_model(model, folder / FILE, strict=True)
         return model.eval()
+
+
+def _part(built_from: dict[str, Any], name: str) -> Any:
+    """Who made a change: the transfer, or a pass."""
+    if name == "transfer":
+        return _implementation("transfer", built_from["transfer"])
+    return _implementation("compression", built_from["compression"][name])
+
+
+def _implementation(group: str, values: dict[str, Any], *more: Any) -> Any:
+    option = table(group)[values["option"]].schema.model_validate(values)
+    return implementation(group, option)(option, *more)

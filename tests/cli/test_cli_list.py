@@ -30,8 +30,7 @@ def rows(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]
 def test_every_option_has_a_meaning_and_every_group_one_default(capsys: pytest.CaptureFixture[str]) -> None:
     found = rows(capsys, "options")
     assert {(row["group"], row["option"]) for row in found} == {
-        *((group, option) for group, options in Names().options.items() for option in options),
-        ("hardware", "fpga"),
+        (group, option) for group, options in Names().options.items() for option in options
     }
     assert all(len(row["meaning"]) > 8 for row in found)
     assert {row["group"]: row["option"] for row in found if row["default"]} == Names().defaults
@@ -57,14 +56,10 @@ def test_an_absent_device_is_said_with_what_to_type(bare: Judge, option: str, wo
     assert "hardware=" in verdict.fix
 
 
-def test_an_fpga_is_a_target_and_no_device(bare: Judge, capsys: pytest.CaptureFixture[str]) -> None:
-    (row,) = [row for row in rows(capsys, "hardware") if row["option"] == "fpga"]
-    assert not row["usable"]
-    assert "export" in row["meaning"]
-    assert "not built yet" in row["why"]
-    assert "fpga" not in bare.names.options["hardware"]
-    assert main(["check", "hardware=fpga"]) == 2
-    assert "try hardware=auto" in capsys.readouterr().err
+def test_a_form_to_export_to_is_no_device(bare: Judge, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {"onnx", "torch_export", "safetensors", "executorch"} <= {row["option"] for row in rows(capsys, "export")}
+    assert main(["check", "hardware=executorch"]) == 2
+    assert "try export=executorch" in capsys.readouterr().err
 
 
 def test_what_only_other_options_forbid_is_not_held_against_the_machine(bare: Judge) -> None:
@@ -83,6 +78,7 @@ def test_an_absent_package_names_the_extra(bare: Judge, monkeypatch: pytest.Monk
     monkeypatch.setattr("accel_cli.cli.availability.has_package", lambda name: False)
     verdict = bare.availability("model", "timm")
     assert (verdict.usable, verdict.fix) == (False, "pip install 'accel-cli[timm]'")
+    assert bare.availability("export", "onnx").fix == "pip install 'accel-cli[onnx]'"
     assert bare.availability("model", "mlp").usable
 
 

@@ -136,7 +136,7 @@ def test_absent_devices_are_refused_with_the_reason_and_without_torch(tmp_path: 
 import sys
 from accel_cli.cli.plan import plan
 from accel_cli.errors import ConfigError
-for device in [*{absent}, "fpga"]:
+for device in [*{absent}, "onnx"]:
     try:
         plan([f"hardware={{device}}"])
     except ConfigError as error:
@@ -147,4 +147,4 @@ assert not {{"torch", "torch_tpu"}} & set(sys.modules)
     lines = ended.stdout.splitlines()
     assert len(lines) == len(absent) + 1
     assert all("is visible on this machine" in line and "try hardware=" in line for line in lines[:-1])
-    assert "an FPGA runs a model that was trained elsewhere" in lines[-1]
+    assert "try export=onnx" in lines[-1]

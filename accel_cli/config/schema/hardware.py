@@ -71,11 +71,3 @@ OPTIONS = {
     "mps": Entry(MPS, "accel_cli.hardware.mps:MPS"),
     "tpu": Entry(TPU, "accel_cli.hardware.tpu:TPU", requires=("torch_tpu",)),
 }
-EXPORTS = {
-    "fpga": (
-        "A target of export, not a device to train on: the host trains, hls4ml turns the model into a circuit",
-        "an FPGA runs a model that was trained elsewhere; exporting to it is not built yet",
-        "try hardware=auto to train",
-    )
-}
-"""What people look for among hardware, and is none: name -> meaning, why it is refused, what to type instead."""
