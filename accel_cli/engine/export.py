@@ -94,7 +94,7 @@ def _export(run: Run, folder: Path, which: str, option: Any, place: Path, report
         "settings": option.model_dump(),
         "checkpoint": trained.checkpoint,
         "files": {path.name: path.stat().st_size for path in files},
-        "bytes": sum(path.stat().st_size for path in files),
+        "bytes": None if exporter.is_emulation else sum(path.stat().st_size for path in files),
         "pytorch_bytes": Whole.of(model).bytes,
         "metric": task.metric,
         "trained_in": run.precision.option,

@@ -237,7 +237,7 @@ def numbers(module: Any) -> tuple[Tensor, int, Tensor]:
     rows = weight.flatten(1).abs().amax(1) > 0
     scales = module.weight_scale().double().reshape(len(weight), -1).amin(1)[rows]
     smallest = float(scales.min()) if scales.numel() else 1.0
-    bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.double()
+    bias = weight.new_zeros(len(weight)) if module.bias is None else module.quantized_bias().double()
     whole = (bias / (smallest * module.input_scale.double())).round().long()
     return (weight / smallest).round().long(), 1 - math.frexp(smallest)[1], whole
 
