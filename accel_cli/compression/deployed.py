@@ -20,19 +20,18 @@ PACKED = "com.microsoft::MatMulNBits"
 """https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits"""
 
 
-def dequantize(integers: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None = None) -> Tensor:
-    """(integers - zero_point) * scale, each along ``axis``; fp32."""
-    if is_in_onnx_export():
-        attributes: Any = {} if axis is None else {"axis": axis}
-        inputs = (integers, scale, zero_point)
-        return symbolic("DequantizeLinear", inputs, attributes, dtype=torch.float32, shape=integers.shape)
-    if axis is not None:
-        shape = [-1 if axis == number else 1 for number in range(integers.dim())]
-        scale, zero_point = scale.view(shape), zero_point.view(shape)
-    return (integers.float() - zero_point.float()) * scale
+class Deployed(nn.Module):
+    """Computes what the layer did, from integers; plain PyTorch, so that any program can be made of it."""
+
+    operators = "torch"
+    """``onnx``: its forward is made of ONNX's operators, to be captured and written, and computes nothing here."""
+
+    @property
+    def is_symbolic(self) -> bool:
+        return self.operators == "onnx" or is_in_onnx_export()
 
 
-class Rounded(nn.Module):
+class Rounded(Deployed):
     """Values as unsigned integers of so many bits stand for them."""
 
     scale: Tensor
@@ -45,7 +44,7 @@ class Rounded(nn.Module):
         self.register_buffer("zero_point", zero_point.to(torch.uint8 if bits <= BYTE else torch.int32))
 
     def forward(self, values: Tensor) -> Tensor:
-        if not is_in_onnx_export():
+        if not self.is_symbolic:
             return fake(values, self.scale, self.zero_point.to(torch.int32), self.bits)
         zero = self.zero_point.float()
         if self.bits > BYTE:
@@ -55,63 +54,55 @@ class Rounded(nn.Module):
             values = torch.minimum(values, (2**self.bits - 1 - zero) * self.scale)
         parameters = (self.scale, self.zero_point)
         integers = symbolic("QuantizeLinear", (values, *parameters), dtype=torch.uint8, shape=values.shape)
-        return dequantize(integers, *parameters)
+        return symbolic("DequantizeLinear", (integers, *parameters), dtype=torch.float32, shape=values.shape)
 
 
-class Layer(nn.Module):
-    """What the deployed layers share: int8 weights per output channel along ``axis``, and the rest as it was."""
+class Layer(Deployed):
+    """int8 weights with a scale for each output, along ``axis``; inputs and outputs rounded as they were."""
 
     weight: Tensor
     weight_scale: Tensor
     weight_zero_point: Tensor
     bias: Tensor | None
     bias_scale: Tensor
-    bias_zero_point: Tensor
 
     def __init__(self, layer: Any, axis: int) -> None:
         super().__init__()
         self.axis = axis
-        scheme, bits = layer.scheme, layer.activation_bits
-        scale = layer.weight_scale()
-        static = scheme.activations == "static"
-        if static and layer.bias is not None:
-            scale = torch.maximum(scale, layer.bias.detach().float().abs() / (layer.input_scale * LARGEST_BIAS))
+        self.activations = layer.scheme.activations
+        self.is_joined = self.activations == "static" and layer.activation_bits <= BYTE
+        scale, bias, bits = layer.weight_scale(), layer.bias, layer.activation_bits
+        bias = None if bias is None else bias.detach().float().clone()
+        self.input: nn.Module = nn.Identity()
+        self.output: nn.Module = nn.Identity()
+        if self.activations == "static":
+            self.input = Rounded(layer.input_scale, layer.input_zero_point, bits)
+            if bias is not None:
+                # A channel of almost nothing but its bias: in steps of its weights that would not fit.
+                scale = torch.maximum(scale, bias.abs() / (layer.input_scale * LARGEST_BIAS))
+                self.register_buffer("bias_scale", scale * layer.input_scale)
+                bias = (bias / self.bias_scale).round().to(torch.int32)
+        if layer.scheme.rounds_output:
+            self.output = Rounded(layer.output_scale, layer.output_zero_point, bits)
         self.register_buffer("weight", layer.integer_weight(scale).reshape(layer.weight.shape))
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero_point", torch.zeros_like(scale, dtype=torch.int8))
-        bias = None if layer.bias is None else layer.bias.detach().float().clone()
-        if static and bias is not None:
-            step = scale * layer.input_scale
-            bias = (bias / step).round().to(torch.int32)
-            self.register_buffer("bias_scale", step)
-            self.register_buffer("bias_zero_point", torch.zeros_like(step, dtype=torch.int32))
         self.register_buffer("bias", bias)
-        self.input: nn.Module = nn.Identity()
-        self.output: nn.Module = nn.Identity()
-        self.activations = scheme.activations
-        if static:
-            self.input = Rounded(layer.input_scale, layer.input_zero_point, bits)
-        if scheme.rounds_output:
-            self.output = Rounded(layer.output_scale, layer.output_zero_point, bits)
 
     def numbers(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias as the integers stand for them."""
-        weight = dequantize(self.weight, self.weight_scale, self.weight_zero_point, self.axis)
-        if self.bias is None or self.activations != "static":
-            return weight, self.bias
-        return weight, dequantize(self.bias, self.bias_scale, self.bias_zero_point, 0)
-
-    def dynamic(self, inputs: Tensor, operator: str, like: Tensor, attributes: Any) -> Tensor:
-        """The product of integers, of inputs by their own range; ``like`` has its shape, channels at ``axis`` - 0."""
-        kinds, shapes = (torch.uint8, torch.float32, torch.uint8), (inputs.shape, (), ())
-        integers, scale, zero_point = symbolic_multi_out(
-            "DynamicQuantizeLinear", (inputs,), dtypes=kinds, shapes=shapes
-        )
-        operands = (integers, self.weight, zero_point)
-        product = symbolic(operator, operands, attributes, dtype=torch.int32, shape=like.shape)
-        behind = (-1,) + (1,) * (self.weight.dim() - 2) if operator == "ConvInteger" else (-1,)
-        output = product.float() * (scale * self.weight_scale.view(behind))
-        return output if self.bias is None else output + self.bias.view(behind)
+        if self.is_symbolic and self.is_joined:
+            facts: Any = {"dtype": torch.float32, "attrs": {"axis": self.axis}, "shape": self.weight.shape}
+            # Without its zero point ONNX Runtime would not join the product of matrices.
+            weight = symbolic("DequantizeLinear", (self.weight, self.weight_scale, self.weight_zero_point), **facts)
+            if self.bias is None:
+                return weight, None
+            facts |= {"attrs": {"axis": 0}, "shape": self.bias.shape}
+            return weight, symbolic("DequantizeLinear", (self.bias, self.bias_scale), **facts)
+        # Of plain operations: a runtime computes it once, when it loads the file.
+        along = [-1 if self.axis == number else 1 for number in range(self.weight.dim())]
+        weight = self.weight.float() * self.weight_scale.view(along)
+        return weight, self.bias if self.activations != "static" or self.bias is None else self.bias * self.bias_scale
 
 
 class Linear(Layer):
@@ -123,10 +114,9 @@ class Linear(Layer):
 
     def forward(self, inputs: Tensor) -> Tensor:
         if self.activations == "dynamic":
-            if is_in_onnx_export():
-                like = inputs.new_empty((*inputs.shape[:-1], self.weight.shape[1]))
-                return self.output(self.dynamic(inputs, "MatMulInteger", like, {}))
-            inputs = ranged(inputs)
+            if self.is_symbolic:
+                return self.integers(inputs)
+            inputs = fake(inputs, *affine(*torch.aminmax(inputs), BYTE, False), BYTE)
         weight, bias = self.numbers()
         inputs = self.input(inputs)
         if bias is not None and inputs.dim() == 2:
@@ -134,55 +124,40 @@ class Linear(Layer):
         product = inputs @ weight
         return self.output(product if bias is None else product + bias)  # type: ignore[no-any-return]
 
+    def integers(self, inputs: Tensor) -> Tensor:
+        """The product of integers, of the inputs by their own range."""
+        kinds = (torch.uint8, torch.float32, torch.uint8)
+        rounded, scale, zero_point = symbolic_multi_out(
+            "DynamicQuantizeLinear", (inputs,), dtypes=kinds, shapes=(inputs.shape, (), ())
+        )
+        operands = (rounded, self.weight, zero_point, self.weight_zero_point)
+        shape = (*inputs.shape[:-1], self.weight.shape[1])
+        product = symbolic("MatMulInteger", operands, dtype=torch.int32, shape=shape)
+        output = product.float() * (scale * self.weight_scale)
+        return output if self.bias is None else output + self.bias
+
 
 class Convolution(Layer):
     """[n, in, ...] -> [n, out, ...], of one or two dimensions."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer, axis=0)
-        self.dimensions = layer.weight.dim() - 2
-        self.padding_mode = layer.padding_mode
-        self.around = layer._reversed_padding_repeated_twice
-        self.padding = layer.padding
-        self.stride, self.dilation, self.groups = layer.stride, layer.dilation, layer.groups
+        self.convolve = functional.conv2d if layer.weight.dim() == 4 else functional.conv1d
+        self.shape = layer.stride, layer.padding, layer.dilation, layer.groups
+        self.around: Any = None
+        if layer.padding_mode != "zeros":
+            self.around, self.mode = layer._reversed_padding_repeated_twice, layer.padding_mode
+            self.shape = layer.stride, 0, layer.dilation, layer.groups
 
     def forward(self, inputs: Tensor) -> Tensor:
-        whole = self.input(inputs)
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            whole, padding = functional.pad(whole, self.around, mode=self.padding_mode), 0
-        if self.activations == "dynamic" and not is_in_onnx_export():
-            whole = ranged(whole)
-        weight, bias = self.numbers()
-        convolve = functional.conv2d if self.dimensions == 2 else functional.conv1d
-        output = convolve(whole, weight, bias, self.stride, padding, self.dilation, self.groups)
-        if self.activations == "dynamic" and is_in_onnx_export():
-            output = self.dynamic(whole, "ConvInteger", output, self.attributes(padding))
-        return self.output(output)  # type: ignore[no-any-return]
-
-    def attributes(self, padding: Any) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "kernel_shape": list(self.weight.shape[2:]),
-            "strides": list(self.stride),
-            "dilations": list(self.dilation),
-            "group": self.groups,
-        }
-        if padding == "same":
-            # As PyTorch pads: what is left over, behind.
-            found["auto_pad"] = "SAME_UPPER"
-        elif padding not in (0, "valid"):
-            found["pads"] = [*padding, *padding]
-        return found
+        inputs = self.input(inputs)
+        if self.around is not None:
+            inputs = functional.pad(inputs, self.around, mode=self.mode)
+        return self.output(self.convolve(inputs, *self.numbers(), *self.shape))  # type: ignore[no-any-return]
 
 
-def ranged(values: Tensor) -> Tensor:
-    """Rounded to a byte by their own range."""
-    scale, zero_point = affine(*torch.aminmax(values), BYTE, False)
-    return fake(values, scale, zero_point, BYTE)
-
-
-class PackedLinear(nn.Module):
-    """[..., in] -> [..., out], of weights in groups along the input, two to a byte where they have four bits."""
+class PackedLinear(Deployed):
+    """[..., in] -> [..., out], of weights with four bits, two to a byte, in groups along the input."""
 
     weight: Tensor
     weight_scale: Tensor
@@ -191,25 +166,20 @@ class PackedLinear(nn.Module):
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self.outputs, self.inputs = layer.weight.shape
-        self.bits = layer.weight_bits
-        self.size: int = layer.scheme.group_size  # type: ignore[assignment]
-        blocks = math.ceil(self.inputs / self.size)
-        unsigned = (layer.integer_weight().int() + 2 ** (self.bits - 1)).to(torch.uint8)
-        if self.bits == 4:
-            unsigned = unsigned[:, ::2] | unsigned[:, 1::2] << 4
-        self.register_buffer("weight", unsigned.reshape(self.outputs, blocks, -1).contiguous())
+        self.size: int = layer.scheme.group_size
+        unsigned = (layer.integer_weight() + 8).to(torch.uint8)
+        packed = unsigned[:, ::2] | unsigned[:, 1::2] << 4
+        self.register_buffer("weight", packed.reshape(self.outputs, math.ceil(self.inputs / self.size), -1))
         self.register_buffer("weight_scale", layer.weight_scale())
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().float().clone())
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if is_in_onnx_export():
-            attributes: Any = {"K": self.inputs, "N": self.outputs, "bits": self.bits, "block_size": self.size}
+        if self.is_symbolic:
+            attributes: Any = {"K": self.inputs, "N": self.outputs, "bits": 4, "block_size": self.size}
             operands, shape = (inputs, self.weight, self.weight_scale), (*inputs.shape[:-1], self.outputs)
             output = symbolic(PACKED, operands, attributes, dtype=torch.float32, shape=shape, version=1)
             return output if self.bias is None else output + self.bias
-        rows = self.weight.reshape(self.weight_scale.shape[0], -1)
-        if self.bits == 4:
-            rows = torch.stack((rows & 15, rows >> 4), -1).flatten(1)
-        weight = (rows.float() - 2 ** (self.bits - 1)) * self.weight_scale[:, None]
-        weight = weight.reshape(self.outputs, -1)[:, : self.inputs]
-        return functional.linear(inputs, weight, self.bias)
+        rows = self.weight.reshape(len(self.weight_scale), -1)
+        rows = torch.stack((rows & 15, rows >> 4), -1).flatten(1)
+        weight = ((rows.float() - 8) * self.weight_scale[:, None]).reshape(self.outputs, -1)
+        return functional.linear(inputs, weight[:, : self.inputs], self.bias)

@@ -19,16 +19,19 @@ class PTQ(Quantization):
 
     def scheme(self, layer: nn.Module) -> Scheme:
         config = self.config
-        if config.mode != "weight_only":
-            return Scheme(config.bits, activations=config.mode)
-        if isinstance(layer, nn.Linear):
-            return Scheme(config.bits, activations="none", group_size=config.group_size)
-        # Runtimes have no convolution of packed weights.
-        return Scheme(8, activations="none")
+        is_linear = isinstance(layer, nn.Linear)
+        if config.mode == "static":
+            return Scheme(8)
+        if config.mode == "dynamic":
+            # Runtimes are slow at convolutions of integers whose scale is not known beforehand.
+            return Scheme(8, activations="dynamic" if is_linear else "none")
+        packed = is_linear and config.bits == 4
+        return Scheme(4, activations="none", group_size=config.group_size) if packed else Scheme(8, activations="none")
 
     def says(self) -> str:
-        bits, mode = self.config.bits, self.config.mode
-        if mode == "weight_only":
-            return f"weights of {bits} bits" + (", convolutions of 8" if bits != 8 else "")
-        how = "calibrated" if mode == "static" else "their own"
-        return f"weights of {bits} bits and inputs of 8, by {how} ranges"
+        config = self.config
+        if config.mode == "static":
+            return "weights of 8 bits and inputs of 8, by calibrated ranges"
+        if config.mode == "dynamic":
+            return "weights of 8 bits and, if linear, inputs of 8 by their own range"
+        return f"weights of {config.bits} bits" + (", convolutions of 8" if config.bits != 8 else "")

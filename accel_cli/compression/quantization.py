@@ -59,7 +59,7 @@ class Quantization(Pass):
         if not schemes:
             why = "no linear layer or convolution is called as a module by this model's forward"
             raise ConfigError(Problem(f"compression={self.config.option}", why, "try compression=none"))
-        static = next(iter(schemes.values())).activations == "static"
+        static = any(scheme.activations == "static" for scheme in schemes.values())
         cuts, cutters = _rounded_outputs(flow, candidates, schemes) if static else ({}, [])
         found = self._calibrate(model, border, schemes, cuts, _sources(flow, schemes, cuts)) if static else {}
         for name in cuts:

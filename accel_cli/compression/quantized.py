@@ -107,7 +107,7 @@ class Quantized(nn.Module):
         return (self.grouped() * inverse[:, None]).round().clamp(-self.levels, self.levels).to(torch.int8)
 
     def quantized_bias(self) -> Tensor | None:
-        """The bias; of fixed-point layers in whole units of their sums, as hardware adds it. Differentiable as if not."""
+        """The bias; of fixed-point layers in whole units of their sums, as hardware adds it; gradients pass as is."""
         if self.bias is None or not self.scheme.power_of_two or self.scheme.activations != "static":
             return self.bias
         unit = self.weight_scale().reshape(len(self.bias), -1).amin(1) * self.input_scale

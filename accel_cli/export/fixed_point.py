@@ -23,7 +23,9 @@ class Fixed:
     @classmethod
     def of(cls, fraction: int, *integers: Tensor) -> Fixed:
         """Those that hold zero and all of these."""
-        return cls(fraction, min(0, *(int(one.min()) for one in integers)), max(0, *(int(one.max()) for one in integers)))
+        return cls(
+            fraction, min(0, *(int(one.min()) for one in integers)), max(0, *(int(one.max()) for one in integers))
+        )
 
     @property
     def signed(self) -> bool:

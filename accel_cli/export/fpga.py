@@ -121,7 +121,7 @@ class FPGA(Export):
 
 
 def channels_last(inputs: Tensor) -> numpy.ndarray[Any, Any]:
-    """[n, channels, height, width] -> [n, height, width, channels], others as they are; float64, which loses nothing."""
+    """[n, channels, height, width] -> [n, height, width, channels], others as they are; exact in float64."""
     ordered = inputs.permute(0, 2, 3, 1) if inputs.dim() == 4 else inputs
     return ordered.double().contiguous().numpy()
 

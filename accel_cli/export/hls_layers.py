@@ -49,7 +49,7 @@ class Layers:
 
 
 class Walk:
-    """One pass over a traced model in its order; ``handlers`` knows what has no weights, ``keeping`` which keep values."""
+    """One pass over a traced model in its order; ``handlers`` make what has no weights, ``keeping`` keep all values."""
 
     def __init__(self, traced: fx.GraphModule, handlers: Mapping[Any, Handler], keeping: Collection[Handler]):
         self.modules = dict(traced.named_modules())
@@ -110,8 +110,10 @@ class Walk:
 
     def ends(self, node: fx.Node) -> list[fx.Node]:
         """The first calls behind it that change its values."""
-        users = [[user] if self.handlers.get(self.target(user)) not in self.keeping else self.ends(user) for user in node.users]
-        return [user for some in users for user in some]
+        found = []
+        for user in node.users:
+            found += self.ends(user) if self.handlers.get(self.target(user)) in self.keeping else [user]
+        return found
 
     def input(self, node: fx.Node) -> Value:
         fixed = self.wanted(node)

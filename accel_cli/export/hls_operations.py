@@ -90,9 +90,7 @@ def mean(walk: Walk, node: fx.Node, value: Value, module: Any, *, widened: bool)
     return Value(name, types["result"], shape)
 
 
-def averaged(
-    walk: Walk, node: fx.Node, value: Value, count: int, widened: bool
-) -> tuple[Value, dict[str, Fixed]]:
+def averaged(walk: Walk, node: fx.Node, value: Value, count: int, widened: bool) -> tuple[Value, dict[str, Fixed]]:
     """What goes into a mean of so many, and its types."""
     total, exact = value.fixed.mean(count)
     if widened:

@@ -87,6 +87,40 @@ class PruneStructured(Option):
     times: Count = Field(description="how often, from start to end, each time as many multiply-adds less")
 
 
+class Quantization(Option):
+    """What passes that quantize have in common."""
+
+    samples: Count = Field(description="training samples that the ranges of inputs are calibrated on")
+    ranges: Literal["minmax", "percentile", "mse"] = Field(
+        description="minmax: all numbers fit; percentile: all but a few at each end; mse: least rounding error"
+    )
+    percentile: float = Field(
+        gt=50, le=100, description="ranges=percentile: percent of the numbers below the upper end, or above the lower"
+    )
+    ignore: list[str] = Field(description="glob patterns on names of layers; these stay as they are")
+
+
+class PTQ(Quantization):
+    """Integers for weights and inputs, once training has ended."""
+
+    mode: Literal["static", "dynamic", "weight_only"] = Field(
+        description="inputs are rounded by calibrated ranges; by each batch's own, in linear layers; or not at all"
+    )
+    bits: Literal[4, 8] = Field(description="of a weight; 4: linear layers of mode=weight_only")
+    group_size: Literal[16, 32, 64, 128, 256] = Field(
+        description="bits=4: weights that share a scale, along the input of a linear layer"
+    )
+
+
+class QAT(Quantization):
+    """Training goes on with weights and inputs rounded as the integers that they will be."""
+
+    weight_bits: int = Field(ge=2, le=8, description="of a weight; symmetric, a scale for each output channel")
+    activation_bits: int = Field(ge=2, le=16, description="of the inputs of layers; a scale for each tensor")
+    start: float = Field(ge=0, lt=1, description="share of the run's steps after which it begins")
+    power_of_two: bool = Field(description="whether scales are powers of two: fixed-point numbers, as for an FPGA")
+
+
 OWN = Own
 OPTIONS = {
     "none": Entry(Pass, "accel_cli.compression.base:Pass"),
