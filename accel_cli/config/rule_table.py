@@ -7,6 +7,7 @@ from accel_cli.config.communication_rules import COMMUNICATION_RULES
 from accel_cli.config.compile_rules import COMPILE_RULES
 from accel_cli.config.context_rules import CONTEXT_RULES
 from accel_cli.config.decide import TASK_KEYS, foreign_task_keys
+from accel_cli.config.export_rules import EXPORT_RULES
 from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.hardware_rules import HARDWARE_RULES
 from accel_cli.config.launch_rules import LAUNCH_RULES
@@ -83,6 +84,7 @@ RULES: tuple[Rule, ...] = (
     *STREAM_RULES,
     *AUGMENT_RULES,
     *TRANSFER_RULES,
+    *EXPORT_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
         lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in f.lengths) or "train.epochs=null",

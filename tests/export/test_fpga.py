@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from accel_cli.cli.plan import plan
 from accel_cli.compression.quantized import KINDS, Scheme, quantized
 from accel_cli.config.schema.export import FPGA as Settings
 from accel_cli.errors import ConfigError
@@ -167,6 +168,19 @@ def test_an_operation_without_a_form_is_named(layer: nn.Module, named: str, tmp_
     with pytest.raises(ConfigError, match="export=fpga") as caught:
         write(nn.Sequential(net[1], layer), inputs.flatten(1), tmp_path)
     assert named in str(caught.value)
+
+
+def test_a_missing_compiler_is_said_before_anything_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words = ["export=fpga", "compression=qat", "compression.passes.qat.power_of_two=true"]
+    assert plan(words).run.export.option == "fpga"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="g\\+\\+"):
+        plan(words)
+
+
+def test_a_run_in_floating_point_is_refused_with_what_to_train() -> None:
+    with pytest.raises(ConfigError, match="compression.passes.qat.power_of_two=true"):
+        plan(["export=fpga"])
 
 
 def test_scales_of_any_size_are_refused(tmp_path: Path) -> None:

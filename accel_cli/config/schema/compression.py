@@ -34,40 +34,6 @@ class Distill(Option):
     )
 
 
-class Quantization(Option):
-    """What passes that quantize have in common."""
-
-    samples: int = Field(ge=1, description="training samples that the ranges of inputs are calibrated on")
-    ranges: Literal["minmax", "percentile", "mse"] = Field(
-        description="minmax: all numbers fit; percentile: all but a few at each end; mse: least rounding error"
-    )
-    percentile: float = Field(
-        gt=50, le=100, description="ranges=percentile: percent of the numbers below the upper end, or above the lower"
-    )
-    ignore: list[str] = Field(description="glob patterns on names of layers; these stay as they are")
-
-
-class PTQ(Quantization):
-    """Integers for weights and inputs, once training has ended."""
-
-    mode: Literal["static", "dynamic", "weight_only"] = Field(
-        description="inputs are rounded by calibrated ranges, by the range of each batch, or not at all"
-    )
-    bits: Literal[4, 8] = Field(description="of a weight; 4: linear layers of mode=weight_only")
-    group_size: Literal[16, 32, 64, 128, 256] = Field(
-        description="weight_only: weights of a linear layer that share a scale, along the input"
-    )
-
-
-class QAT(Quantization):
-    """Training goes on with weights and inputs rounded as the integers that they will be."""
-
-    weight_bits: int = Field(ge=2, le=8, description="of a weight; symmetric, a scale for each output channel")
-    activation_bits: int = Field(ge=2, le=16, description="of the inputs of layers; a scale for each tensor")
-    start: float = Field(ge=0, lt=1, description="share of the run's steps after which it begins")
-    power_of_two: bool = Field(description="whether scales are powers of two: fixed-point numbers, as for an FPGA")
-
-
 class PruneStructured(Option):
     """Take out whole channels, neurons and heads; tensors shrink."""
 
