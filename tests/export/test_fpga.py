@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from ranks import train_ranks
 from torch import Tensor, nn
 
+from accel_cli.cli.main import main
 from accel_cli.cli.plan import plan
 from accel_cli.compression.quantized import KINDS, Scheme, quantized
 from accel_cli.config.schema.export import FPGA as Settings
@@ -21,7 +21,8 @@ from accel_cli.errors import ConfigError
 from accel_cli.export.fixed_point import Fixed
 
 hls4ml = pytest.importorskip("hls4ml")
-from accel_cli.export.fpga import COMMANDS, FPGA, PROJECT  # noqa: E402
+from accel_cli.export.emulation import Emulation  # noqa: E402
+from accel_cli.export.fpga import COMMANDS, FPGA, PROJECT, channels_last  # noqa: E402
 
 DEFAULTS: dict[str, Any] = {
     "option": "fpga", "backend": "Vitis", "part": None, "clock_period": 5.0, "io_type": "io_parallel",
@@ -90,29 +91,37 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[FPGA, Path, nn.M
     return write(net, inputs, folder), folder, net, inputs
 
 
-def test_the_emulation_has_the_bits_of_the_quantized_model(exported: Any) -> None:
-    exporter, folder, net, inputs = exported
-    with torch.no_grad():
-        expected = net(inputs)
-    assert torch.equal(exporter.load(folder)(inputs), expected)
-    assert expected.std() > 0.01
-
-
-def test_a_project_builds_on_a_clean_machine(exported: Any, tmp_path: Path) -> None:
+def test_a_project_builds_on_a_clean_machine_and_has_the_bits_of_the_model(exported: Any, tmp_path: Path) -> None:
     """Somewhere else, with nothing of this environment but g++ and a shell."""
     _, folder, net, inputs = exported
     place = tmp_path / "else where"
-    shutil.copytree(folder / PROJECT, place, ignore=shutil.ignore_patterns("*.so", "*.o"))
+    shutil.copytree(folder / PROJECT, place)
     here = str(folder).encode()
     assert not [path for path in place.rglob("*") if path.is_file() and here in path.read_bytes()]
     subprocess.run(["bash", "build_lib.sh"], cwd=place, env={"PATH": "/usr/bin:/bin"}, check=True, capture_output=True)
     (library,) = (place / "firmware").glob("*.so")
-    answer = np.zeros(3)
-    image = np.ascontiguousarray(inputs[0].permute(1, 2, 0).double().numpy())
-    pointer = ctypes.c_void_p
-    ctypes.CDLL(str(library)).net_double(image.ctypes.data_as(pointer), answer.ctypes.data_as(pointer))
+    found = Emulation(library, "net", 2 * 8 * 8, 3)(channels_last(inputs))
     with torch.no_grad():
-        assert answer.tolist() == net(inputs[:1])[0].tolist()
+        expected = net(inputs).double()
+    assert torch.equal(torch.from_numpy(found), expected)
+    assert expected.std() > 0.01
+
+
+def test_the_emulation_predicts_as_the_trained_model_on_the_digits(tmp_path: Path, capsys: Any) -> None:
+    """The recipe, for three epochs: through the command line, on the whole test split."""
+    folder = tmp_path / "run"
+    words = ["+recipe=fpga_digits", "train.epochs=3", "model.widths=[16]"]
+    assert train_ranks(words, folder, 1)["status"] == "completed"
+    capsys.readouterr()
+    assert main(["export", str(folder), "format=fpga", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    test = report["splits"]["test"]
+    assert test["samples"] == 359
+    assert test["equal_predictions"] == 1
+    assert test["largest_difference"] == 0
+    assert test["exported"] == pytest.approx(test["pytorch"])
+    assert test["exported"]["accuracy"] > 0.7
+    assert not report["latency_milliseconds"], "an emulation's time says nothing of the hardware's"
 
 
 def test_resources_are_counted_and_said_to_be(exported: Any) -> None:
