@@ -40,7 +40,7 @@ def flatten(walk: Walk, node: fx.Node, value: Value, module: Any) -> Value:
     if shape == value.shape:
         return value
     if len(shape) != 1:
-        raise refusal(f"{node.name} makes {list(shape)} of {list(value.shape)}", "flatten to one dimension only")
+        raise refusal(f"{node.name} makes {list(shape)} of {list(value.shape)}", "flatten all, or try model=cnn")
     name = walk.add("flat", node, "Reshape", [value.layer], {"result": value.fixed}, target_shape=list(shape))
     return Value(name, value.fixed, shape, value.shape if math.prod(value.shape[1:]) > 1 else None)
 
