@@ -12,7 +12,7 @@ Row = tuple[str, str, str, str]
 
 def line(report: dict[str, Any]) -> str:
     """``onnx, 107 KiB, 3.1x as fast at batch 1, differs by 2.4e-07 at most: runs/x/export/onnx``"""
-    said = [str(report.get("format")), size(report.get("bytes"))]
+    said = [str(report.get("format")), *([size(report["bytes"])] if report.get("bytes") else [])]
     at_one = (report.get("latency_milliseconds") or {}).get("1") or {}
     if ratio := _ratio(at_one.get("pytorch"), at_one.get("exported")):
         said.append(f"{times(ratio)} as fast at batch 1")
@@ -31,9 +31,9 @@ def rows(report: dict[str, Any]) -> list[Row]:
         found.append(
             (label, number(one.get(metric)), number(other.get(metric)), f"{number(split.get('samples'))} samples")
         )
-    ratio = _ratio(report.get("bytes"), report.get("pytorch_bytes"))
-    remark = f"{times(ratio)} the size" if ratio else ""
-    found.append(("size", size(report.get("pytorch_bytes")), size(report.get("bytes")), remark))
+    if ratio := _ratio(report.get("bytes"), report.get("pytorch_bytes")):
+        sizes = size(report.get("pytorch_bytes")), size(report.get("bytes"))
+        found.append(("size", *sizes, f"{times(ratio)} the size"))
     for batch, taken in (report.get("latency_milliseconds") or {}).items():
         one, other = taken.get("pytorch"), taken.get("exported")
         ratio = _ratio(one, other)

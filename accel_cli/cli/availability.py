@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -67,6 +68,9 @@ class Judge:
             if not has_package(package):
                 why = f"needs the package {package}, which is not installed"
                 return Availability(False, why, entry.installing(package))
+        for program in entry.programs:
+            if shutil.which(program) is None:
+                return Availability(False, f"needs the program {program}, which is not on PATH", f"install {program}")
         run = self._having(group, start, values)
         for level in ("refuse", "warn"):
             if problem := self._against(run, level, f"{group}={start}"):

@@ -106,6 +106,13 @@ class Quantized(nn.Module):
         inverse = 1 / (self.weight_scale() if scale is None else scale)
         return (self.grouped() * inverse[:, None]).round().clamp(-self.levels, self.levels).to(torch.int8)
 
+    def quantized_bias(self) -> Tensor | None:
+        """The bias; of fixed-point layers in whole units of their sums, as hardware adds it; gradients pass as is."""
+        if self.bias is None or not self.scheme.power_of_two or self.scheme.activations != "static":
+            return self.bias
+        unit = self.weight_scale().reshape(len(self.bias), -1).amin(1) * self.input_scale
+        return (self.bias.detach() / unit).round() * unit + (self.bias - self.bias.detach())
+
     def quantized_input(self, inputs: Tensor) -> Tensor:
         if self.scheme.activations == "none":
             return inputs
@@ -137,7 +144,7 @@ class QuantizedLinear(Quantized, nn.Linear):
     """[..., in] -> [..., out]"""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        output = functional.linear(self.quantized_input(inputs), self.quantized_weight(), self.bias)
+        output = functional.linear(self.quantized_input(inputs), self.quantized_weight(), self.quantized_bias())
         return self.quantized_output(output)
 
     def deployed(self) -> nn.Module:
@@ -149,7 +156,7 @@ class QuantizedConvolution(Quantized):
 
     def forward(self, inputs: Tensor) -> Tensor:
         convolve: Any = self._conv_forward
-        output = convolve(self.quantized_input(inputs), self.quantized_weight(), self.bias)
+        output = convolve(self.quantized_input(inputs), self.quantized_weight(), self.quantized_bias())
         return self.quantized_output(output)
 
     def deployed(self) -> nn.Module:

@@ -8,6 +8,7 @@ from accel_cli.config.compile_rules import COMPILE_RULES
 from accel_cli.config.compression_rules import COMPRESSION_RULES
 from accel_cli.config.context_rules import CONTEXT_RULES
 from accel_cli.config.decide import TASK_KEYS, foreign_task_keys
+from accel_cli.config.export_rules import EXPORT_RULES
 from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.hardware_rules import HARDWARE_RULES
 from accel_cli.config.launch_rules import LAUNCH_RULES
@@ -87,6 +88,7 @@ RULES: tuple[Rule, ...] = (
     *AUGMENT_RULES,
     *TRANSFER_RULES,
     *MASK_RULES,
+    *EXPORT_RULES,
     *COMPRESSION_RULES,
     *QUANTIZATION_RULES,
     Rule(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,10 @@ def absent_packages(facts: Facts) -> Iterator[tuple[str, Problem]]:
             if not has_package(package):
                 why = f"needs the package {package}, which is not installed"
                 yield prefix, Problem(f"{group}={option.option}", why, entry.installing(package))
+        for program in entry.programs:
+            if shutil.which(program) is None:
+                why = f"needs the program {program}, which is not on PATH"
+                yield prefix, Problem(f"{group}={option.option}", why, f"install {program}")
         for key, package in option.packages.items():
             if not has_package(package):
                 why, full = f"needs the package {package}, which is not installed", f"{prefix}.{key}"

@@ -96,7 +96,7 @@ def _export(run: Run, folder: Path, which: str, option: Any, place: Path, report
         "settings": option.model_dump(),
         "checkpoint": trained.checkpoint,
         "files": {path.name: path.stat().st_size for path in files},
-        "bytes": sum(path.stat().st_size for path in files),
+        "bytes": None if exporter.is_emulation else sum(path.stat().st_size for path in files),
         "pytorch_bytes": Whole.of(model).bytes,
         "metric": task.metric,
         "trained_in": run.precision.option,
@@ -110,7 +110,8 @@ def _export(run: Run, folder: Path, which: str, option: Any, place: Path, report
             found["splits"][name] = beside(
                 model, runtime, task, batches(name, run.evaluate.batch), split=name, samples=samples, report=report
             )
-        found["latency_milliseconds"] = latencies(model, runtime, inputs, report)
+        if not exporter.is_emulation:
+            found["latency_milliseconds"] = latencies(model, runtime, inputs, report)
     packages = ("torch", *table("export")[option.option].requires)
     return found | {
         "facts": exporter.facts(place),

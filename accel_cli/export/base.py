@@ -18,6 +18,8 @@ class Export:
 
     is_graph = True
     """Whether ``write`` gets what a runtime can run of the model; else the model as it was trained."""
+    is_emulation = False
+    """Whether what ``load`` gives only shows what the real thing would compute, so that its time means nothing."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -30,6 +30,7 @@ PLACEHOLDERS = {
 }  # fmt: skip
 
 CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
+    "fpga-takes-fixed-point": (CPU, {"export": "fpga", "compression": "qat"}),
     "one-process": (CPU, {"launch.processes": 2}),
     "alone": (CPU, {"strategy": "ddp", "launch.processes": 1}),
     "one-auto": (CPU, {"strategy": "mesh", "strategy.tensor": "auto"}),

@@ -36,6 +36,8 @@ class Entry(NamedTuple):
     """Importable names of packages that are not core dependencies."""
     extra: str = ""
     """Their extra in pyproject.toml; empty: each has one of its own name."""
+    programs: tuple[str, ...] = ()
+    """What has to be on PATH."""
 
     def installing(self, package: str) -> str:
         """What to type where ``package`` is absent."""
