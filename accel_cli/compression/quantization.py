@@ -94,19 +94,19 @@ class Quantization(Pass):
             raise ConfigError(Problem(f"compression={self.config.option}", why, "try compression=none"))
         problems = [
             replace(
-                unmatched(f"{self.key}.ignore={pattern}", pattern, list(every), f"{self.key}.ignore=[{{}}]"),
+                unmatched(f"{self.key}.keep={pattern}", pattern, list(every), f"{self.key}.keep=[{{}}]"),
                 why="matches no layer",
             )
-            for pattern in self.config.ignore
+            for pattern in self.config.keep
             if not any(fnmatchcase(name, pattern) for name in every)
         ]
         if problems:
             raise ConfigError(problems)
-        ignored = self.config.ignore
+        ignored = self.config.keep
         found = {name: one for name, one in every.items() if not any(fnmatchcase(name, glob) for glob in ignored)}
         if not found:
             why = f"leaves out all {len(every)} layers: nothing would be quantized"
-            raise ConfigError(Problem(f"{self.key}.ignore=[{','.join(ignored)}]", why, f"try {self.key}.ignore=[]"))
+            raise ConfigError(Problem(f"{self.key}.keep=[{','.join(ignored)}]", why, f"try {self.key}.keep=[]"))
         return found
 
     def _calibrate(
@@ -133,7 +133,7 @@ class Quantization(Pass):
             if not bool((low.isfinite() & high.isfinite()).all()):
                 layer, _, kind = name.rpartition(".")
                 why = f"the {kind} of {layer} is not finite for some training samples: it has no range"
-                raise ConfigError(Problem(f"compression={config.option}", why, f"try {self.key}.ignore=[{layer}]"))
+                raise ConfigError(Problem(f"compression={config.option}", why, f"try {self.key}.keep=[{layer}]"))
         return found | {f"{name}.input": found[f"{source}.output"] for name, source in sources.items()}
 
     def _notes(self, schemes: dict[str, Scheme], every: dict[str, Any], folded: list[Any]) -> tuple[str, ...]:

@@ -324,10 +324,10 @@ def test_few_bits_are_the_same_numbers_in_a_runtime(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_quantized_says_so() -> None:
-    model, border, option = made("ptq", CNN, "ignore=['heads']")
-    with pytest.raises(ConfigError, match=r"ptq.ignore=heads\s+matches no layer\s+nearest: head"):
+    model, border, option = made("ptq", CNN, "keep=['heads']")
+    with pytest.raises(ConfigError, match=r"ptq.keep=heads\s+matches no layer\s+nearest: head"):
         option.check(model, border.task, None)
-    model, border, option = made("qat", CNN, "ignore=['*']")
+    model, border, option = made("qat", CNN, "keep=['*']")
     with pytest.raises(ConfigError, match="all 4 layers"):
         option.change(model, border)
     with pytest.raises(ConfigError, match="no linear layer"):
@@ -340,7 +340,7 @@ def test_what_cannot_be_quantized_says_so() -> None:
 
 
 def test_ignored_layers_stay() -> None:
-    model, border, option = made("ptq", CNN, "ignore=['stages.0.*','head']")
+    model, border, option = made("ptq", CNN, "keep=['stages.0.*','head']")
     changed = option.change(model, border)
     assert set(changed.record["layers"]) == {"stages.1.0", "stages.2.0"}
 

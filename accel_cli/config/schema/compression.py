@@ -125,7 +125,7 @@ class Quantization(Option):
     percentile: float = Field(
         gt=50, le=100, description="ranges=percentile: percent of the numbers below the upper end, or above the lower"
     )
-    ignore: list[str] = Field(description="glob patterns on names of layers; these stay as they are")
+    keep: list[str] = Field(description="glob patterns on names of layers; these stay as they are")
 
 
 class PTQ(Quantization):
