@@ -86,9 +86,7 @@ class Graph:
         self.history: list[Any] = []
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # of parameters without a module, which it cuts along the last dimension
+                warnings.simplefilter("ignore")  # of parameters without a module: their last dimension is cut
                 self.graph = torch_pruning.DependencyGraph().build_dependency(
                     model, example, forward_fn=lambda module, batch: task.forward(module, batch)
                 )
