@@ -30,6 +30,8 @@ class Border:
 
     step: int
     steps: int
+    seed: int
+    """The run's: what a change draws has to follow from it."""
     task: Any
     example: Any
     """A batch of two samples, where the model is."""

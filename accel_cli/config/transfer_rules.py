@@ -1,4 +1,4 @@
-"""Rules about what is computed once and learnt from: features of a frozen model, outputs of a teacher."""
+"""Rules about where a run begins, and about what is computed once and learnt from: features, outputs of a teacher."""
 
 from __future__ import annotations
 
@@ -9,6 +9,24 @@ from accel_cli.config.facts import Facts, Rule
 
 HOLDS_WHOLE = ("single", "ddp", "localsgd", "diloco")
 """Strategies under which every rank has a whole model that its own forward runs."""
+HOLDS_LAYERS = (*HOLDS_WHOLE, "fsdp", "hsdp")
+"""Strategies whose forward is each layer's own."""
+HEAD_ALONE = ("frozen_features", "linear_probe")
+FREEZES = ("finetune", "gradual_unfreezing")
+"""Options with a key for what stays as it is."""
+
+
+def brings_nothing(facts: Facts) -> bool:
+    """Whether the run begins with weights that nobody has trained, as far as its options tell."""
+    model, transfer = facts.run.model, facts.run.transfer
+    if model.option in ("transformers", "custom") or (transfer.option != "none" and transfer.weights is not None):
+        return False
+    return not (model.option == "torchvision" and model.weights) and not (model.option == "timm" and model.pretrained)
+
+
+def _untaught(facts: Facts) -> list[str]:
+    """Passes that change the model, which a teacher does not."""
+    return [name for name in facts.run.compression if name != "distill"]
 
 
 def _features(facts: Facts) -> bool:
@@ -34,6 +52,35 @@ def _data_draws(facts: Facts) -> bool:
 
 
 TRANSFER_RULES: tuple[Rule, ...] = (
+    Rule(
+        "thaws-in-order", "refuse", "transfer=gradual_unfreezing ends after it has started",
+        lambda f: f"transfer.start={f.run.transfer.start:g} transfer.end={f.run.transfer.end:g}",
+        lambda f: f.run.transfer.option == "gradual_unfreezing" and f.run.transfer.times > 1
+        and f.run.transfer.end <= f.run.transfer.start,
+        "no steps lie between the first layers that thaw and the last",
+        lambda f: "try transfer.start=0.2 transfer.end=0.6, or transfer.times=1",
+    ),
+    Rule(
+        "additions-to-whole-layers", "refuse", "transfer=lora adds to layers that a rank computes whole",
+        lambda f: f"transfer=lora strategy={f.run.strategy.option}",
+        lambda f: f.run.transfer.option == "lora" and f.run.strategy.option not in HOLDS_LAYERS,
+        "its additions have not been laid out over devices in this way",
+        lambda f: "try strategy=fsdp" if f.world_size > 1 else "try strategy=single",
+    ),
+    Rule(
+        "additions-in-floats", "refuse", "transfer=lora computes its layers itself",
+        lambda f: f"transfer=lora precision={f.run.precision.option}",
+        lambda f: f.run.transfer.option == "lora" and f.run.precision.option in ("fp8", "mxfp8"),
+        "layers with an addition do not multiply in float8",
+        "try precision=bf16",
+    ),
+    Rule(
+        "additions-before-compression", "refuse", "what transfer=lora adds is merged before a model is made smaller",
+        lambda f: f"transfer=lora compression=[{','.join(f.run.compression)}]",
+        lambda f: f.run.transfer.option == "lora" and bool(_untaught(f)),
+        lambda f: f"{' and '.join(_untaught(f))} would change layers whose weights are not all trained",
+        "try compression=none, and compress the finished run: transfer=finetune transfer.weights=runs/<it>",
+    ),
     Rule(
         "features-of-a-whole-model", "refuse", "transfer=frozen_features trains a head, which every rank holds",
         lambda f: f"transfer=frozen_features strategy={f.run.strategy.option}",

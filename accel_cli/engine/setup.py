@@ -19,7 +19,7 @@ from accel_cli.engine import activation_checkpointing, same_start
 from accel_cli.engine.average import evaluation_weights
 from accel_cli.engine.batches import augmentation, loader_of, node_of
 from accel_cli.engine.blocks import find_blocks
-from accel_cli.engine.features import on_features
+from accel_cli.engine.features import on_features, through_the_model
 from accel_cli.engine.outputs import Outputs
 from accel_cli.engine.step import step_seed
 from accel_cli.engine.training import Training, Whole
@@ -77,7 +77,7 @@ def build(
     # 4. the model, then what it knows already
     bare = implementation("model", run.model)(run.model, description)
     transfer = implementation("transfer", run.transfer)(run.transfer)
-    for line in transfer.apply(bare):
+    for line in transfer.apply(bare, description):
         say(line)
     lines, still = freeze(bare, run.optimizer.groups)
     for line in lines:
@@ -103,7 +103,10 @@ def build(
         device=world.device, report=progress,
     )  # fmt: skip
     head = _head(transfer, task, bare, example, min(2, description.train_samples or 2), precision) if learns else None
-    if head is not None:
+    why = through_the_model(head, run, data, augment) if head is not None else ""
+    if head is not None and why:
+        say(f"{head.name} is trained through the frozen rest of the model: {why}")
+    elif head is not None:
         data, augment = on_features(head, bare, outputs), None
         say(f"{head.name} is trained, on features {list(data.describe().input_shape)} of the rest, computed once")
         example = _batch(data, 2, home)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from accel_cli.config.schema.base import Entry, Option
+from accel_cli.config.schema.base import Count, Entry, Option
 
 
 class Pass(Option):
@@ -24,7 +24,22 @@ class Distill(Option):
     )
 
 
+class LowRank(Option):
+    """Layers of low rank in place of full ones, where that saves multiply-adds."""
+
+    layers: list[str] = Field(min_length=1, description="glob patterns on the names of linear layers and convolutions")
+    energy: float | None = Field(
+        gt=0, lt=1, description="share of the squared singular values that a layer keeps; null: by multiply_adds"
+    )
+    multiply_adds: float | None = Field(
+        gt=0, lt=1, description="share of its multiply-adds that a layer keeps; null: by energy"
+    )
+    multiple: Count = Field(description="ranks are multiples of it where they can be")
+    start: float = Field(ge=0, le=1, description="share of the run's steps before it; 0: before training")
+
+
 OPTIONS = {
     "none": Entry(Pass, "accel_cli.compression.base:Pass"),
+    "low_rank": Entry(LowRank, "accel_cli.compression.low_rank:LowRank"),
     "distill": Entry(Distill, "accel_cli.compression.distill:Distill"),
 }
