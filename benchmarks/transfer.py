@@ -2,14 +2,16 @@
 
     .venv/bin/python benchmarks/transfer.py features    an epoch of a model frozen but for its head / on features
     .venv/bin/python benchmarks/transfer.py teacher     a step with a teacher's cached outputs / one without
-    .venv/bin/python benchmarks/transfer.py probe       from eight digits to the other two: what a pretrained net is worth
+    .venv/bin/python benchmarks/transfer.py probe       eight classes, then the other two: what is a trained net worth
 
 features: seconds of an epoch, its validation included, of the same head of the same resnet on the same images in the
 same order, and how far the losses of the first epoch are apart. What computing the features once took is told beside.
 teacher: a step of a resnet; and, with a teacher that computes anew in each step, as well. The floor is the denominator
-against itself. probe: test accuracy on two digits of a net that was trained on the other eight, of its head alone and of
-all of it, against the same net from scratch: the same few samples, steps and batches, and for every arm the rate that is
-best on validation. Each seed has a net and samples of its own. Every arm is a training of this process; on one thread, the default, seconds are those that it computed.
+against itself.
+probe: test accuracy on two classes of a net that was trained on the other eight, of its head alone and of all of it,
+against the same net from scratch: the same few samples, steps and batches, and for every arm the rate that is best on
+validation. Each seed leaves two other classes out and draws other samples.
+Every arm is a training of this process; on one thread, the default, seconds are those that it computed.
 """
 
 from __future__ import annotations

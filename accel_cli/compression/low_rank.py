@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from accel_cli.compression.base import Pass
 from accel_cli.compression.factored import factorable, factored, shaped, sides, values
+from accel_cli.compression.operations import multiply_adds
 from accel_cli.config.schema.compression import LowRank as Config
 from accel_cli.config.suggest import unmatched
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.structure import Border, Changed
 
 KEY = "compression.passes.low_rank"
-SAMPLES = 2
-"""In a border's example."""
 
 
 class LowRank(Pass):
@@ -38,31 +36,22 @@ class LowRank(Pass):
 
     def change(self, model: nn.Module, border: Border) -> Changed:
         """Raises ConfigError where no layer can become cheaper."""
-        positions = calls(model, border)
-        owners: dict[int, int] = {}
-        for module in model.modules():
-            for parameter in module.parameters(recurse=False):
-                owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-        layers = {
-            name: layer
-            for name, layer in self._candidates(model).items()
-            if positions.get(name) and owners[id(layer.weight)] == 1
-        }
+        layers = self._free(model, border)
         ranks = {name: rank for name, layer in layers.items() if (rank := self._rank(layer))}
         if not ranks:
             where, why = self._asked(), f"of {len(layers)} layers none would need fewer multiply-adds"
             raise ConfigError(Problem(where, why, f"try {KEY}.multiply_adds=0.5 {KEY}.energy=null"))
-        before = counts(model, positions)
-        saved = sum(positions[name] * (math.prod(sides(layers[name])) - rank * sum(sides(layers[name])))
-                    for name, rank in ranks.items())  # fmt: skip
+        before = counts(model, border)
         for name, rank in ranks.items():
             model.set_submodule(name, factored(layers[name], rank))
-        self._try(model, border)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+        try:
+            after = counts(model, border)
+        except AttributeError as error:
+            why = f"the model reads a layer's weight itself: {error}"
+            raise ConfigError(Problem(f"{KEY}.layers", why, "leave that layer out of the patterns")) from error
         notes = (
-            f"{len(ranks)} of {len(layers)} layers are of low rank: "
-            f"{before[0]:,} parameters became {parameters:,}, {before[1]:,} multiply-adds of a sample "
-            f"{before[1] - saved:,}",
+            f"{len(ranks)} of {len(layers)} layers are of low rank: {before[0]:,} parameters became {after[0]:,}, "
+            f"{before[1]:,} multiply-adds of a sample {after[1]:,}",
         )
         return Changed(model, {"ranks": ranks}, notes=notes)
 
@@ -81,6 +70,23 @@ class LowRank(Pass):
         if problems:
             raise ConfigError(problems)
         return {name: m for name, m in every.items() if any(fnmatchcase(name, p) for p in self.config.layers)}
+
+    @torch.no_grad()
+    def _free(self, model: nn.Module, border: Border) -> dict[str, nn.Linear | nn.Conv2d]:
+        """The layers that a forward pass calls, and that share their weight with no other."""
+        owners: dict[int, int] = {}
+        for module in model.modules():
+            for parameter in module.parameters(recurse=False):
+                owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+        layers = {n: layer for n, layer in self._candidates(model).items() if owners[id(layer.weight)] == 1}
+        called: set[nn.Module] = set()
+        handles = [layer.register_forward_hook(lambda layer, *_: called.add(layer)) for layer in layers.values()]
+        try:
+            border.task.forward(model, border.example)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {name: layer for name, layer in layers.items() if layer in called}
 
     def _rank(self, layer: nn.Linear | nn.Conv2d) -> int:
         """The rank for a layer; 0 where it would save nothing.
@@ -101,40 +107,8 @@ class LowRank(Pass):
         energy = self.config.energy
         return f"{KEY}.{f'multiply_adds={self.config.multiply_adds}' if energy is None else f'energy={energy}'}"
 
-    @torch.no_grad()
-    def _try(self, model: nn.Module, border: Border) -> None:
-        try:
-            border.task.forward(model, border.example)
-        except AttributeError as error:
-            why = f"the model reads a layer's weight itself: {error}"
-            raise ConfigError(Problem(f"{KEY}.layers", why, "leave that layer out of the patterns")) from error
 
-
-@torch.no_grad()
-def calls(model: nn.Module, border: Border) -> dict[str, int]:
-    """Output positions of a sample, by the name of every linear layer and convolution that a forward pass calls."""
-    found: dict[str, int] = {}
-
-    def count(name: str) -> Any:
-        def add(layer: nn.Linear | nn.Conv2d, inputs: Any, output: Tensor) -> None:
-            found[name] = found.get(name, 0) + output.numel() // sides(layer)[0]
-
-        return add
-
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    handles = [layer.register_forward_hook(count(name)) for name, layer in layers.items()]
-    try:
-        border.task.forward(model, border.example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: size // SAMPLES for name, size in found.items()}
-
-
-def counts(model: nn.Module, positions: dict[str, int]) -> tuple[int, int]:
-    """(parameters, multiply-adds of a sample) of a model; those of linear layers and convolutions."""
-    total = 0
-    for name, size in positions.items():
-        layer: Any = model.get_submodule(name)
-        total += size * math.prod(sides(layer))
-    return sum(parameter.numel() for parameter in model.parameters()), total
+def counts(model: nn.Module, border: Border) -> tuple[int, int]:
+    """(parameters, multiply-adds of a sample)"""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return parameters, multiply_adds(model, border.task, border.example)

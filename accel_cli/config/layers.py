@@ -59,7 +59,8 @@ def read_base(path: Path, names: Names) -> Layer:
         if key in SEVERAL and isinstance(part, dict):
             held = part.get(SEVERAL[key]) or {}
             choices[key] = [str(name) for name in held] or ["none"]
-            values[key] = {SEVERAL[key]: {name: _without_name(option) for name, option in held.items()}}
+            own = {name: value for name, value in part.items() if name not in (SEVERAL[key], "option")}
+            values[key] = {**own, SEVERAL[key]: {name: _without_name(option) for name, option in held.items()}}
         elif key in GROUPS and isinstance(part, dict):
             choices[key] = [str(part.get("option"))]
             values[key] = _without_name(part)

@@ -33,11 +33,4 @@ LOW_RANK_RULES: tuple[Rule, ...] = (
         "before training weights are random: no rank of theirs says anything",
         f"try {KEY}.start=0.3, or transfer=finetune transfer.weights=runs/<a run>",
     ),
-    Rule(
-        "low-rank-of-a-whole-model", "refuse", "features are computed once of a model that stays",
-        "transfer=frozen_features compression=low_rank",
-        lambda f: _low_rank(f) is not None and f.run.transfer.option == "frozen_features",
-        "what is frozen would be another after the pass, and only its head could make up for it",
-        "try transfer=finetune",
-    ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_origin
 
 from accel_cli.config import tree
-from accel_cli.config.parts import GROUPS, SEVERAL, table
+from accel_cli.config.parts import GROUPS, SEVERAL, own_keys, table
 from accel_cli.config.schema.base import Section
 from accel_cli.config.schema.hardware import EXPORTS
 from accel_cli.config.schema.sections import SECTIONS
@@ -67,7 +67,7 @@ class Names:
             return Problem(text, f"{top} is a section of several keys", f"try {self._example(top)}={value}")
         if rest == "option" or (top in SEVERAL and rest.endswith(".option")):
             return Problem(text, "an option is chosen by its group", f"try {top}={value}")
-        if top in SEVERAL and rest.partition(".")[0] != SEVERAL[top]:
+        if top in SEVERAL and rest.partition(".")[0] != SEVERAL[top] and key not in self.keys:
             return self.unknown_key(key, text)
         owner = next((k for k in _above(key) if k in self.keys), None)
         if owner is not None and owner not in self.holders:
@@ -130,6 +130,8 @@ def _fields() -> Iterator[tuple[str, str, type[Section], str]]:
     for name, section in SECTIONS.items():
         yield from ((f"{name}.{key}", "", section, key) for key in section.model_fields)
     for group in GROUPS:
+        if group in SEVERAL and (own := own_keys(group)) is not None:
+            yield from ((f"{group}.{key}", "", own, key) for key in own.model_fields)
         for option, entry in table(group).items():
             prefix = f"{group}.{SEVERAL[group]}.{option}" if group in SEVERAL else group
             for key in entry.schema.model_fields:

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # completion reads names at every TAB, and has no use for pydantic
-    from accel_cli.config.schema.base import Entry, Option
+    from accel_cli.config.schema.base import Entry, Option, Section
 
 GROUPS = (
     "hardware", "strategy", "communication", "precision", "compile", "optimizer", "schedule", "data", "loader",
@@ -19,6 +19,11 @@ SEVERAL = {"augment": "transforms", "compression": "passes", "tracking": "tracke
 def table(group: str) -> dict[str, Entry]:
     """The options of a group. Importing a table imports schema only, never an implementation."""
     return importlib.import_module(f"accel_cli.config.schema.{group}").OPTIONS
+
+
+def own_keys(group: str) -> type[Section] | None:
+    """The schema of the keys that a group of several options has beside them, such as compression.floor."""
+    return getattr(importlib.import_module(f"accel_cli.config.schema.{group}"), "OWN", None)
 
 
 def implementation(group: str, option: Option) -> Any:

@@ -13,13 +13,20 @@ import yaml
 
 from accel_cli.config import tree
 from accel_cli.config.names import Names
-from accel_cli.config.parts import GROUPS, SEVERAL, table
+from accel_cli.config.parts import GROUPS, SEVERAL, own_keys, table
 from accel_cli.config.schema.base import Option
 from accel_cli.config.schema.sections import SECTIONS
 from accel_cli.config.validate import Finding, Part, validate
 from accel_cli.errors import ConfigError, Problem
 
 FORMAT_VERSION = 1
+
+
+class Several(dict[str, Option]):
+    """The chosen options of a group that takes several, by name, in order."""
+
+    own: Any = None
+    """The keys that the group has beside them; None where it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +42,13 @@ class Run:
     schedule: Any
     data: Any
     loader: Any
-    augment: dict[str, Option]
+    augment: Several
     model: Any
     task: Any
     transfer: Any
-    compression: dict[str, Option]
+    compression: Several
     stopping: Any
-    tracking: dict[str, Option]
+    tracking: Several
     export: Any
     launch: Any
     train: Any
@@ -56,7 +63,9 @@ class Run:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in SEVERAL:
-                out[field.name] = {SEVERAL[field.name]: {name: option.model_dump() for name, option in value.items()}}
+                own = {} if value.own is None else value.own.model_dump()
+                held = {name: option.model_dump() for name, option in value.items()}
+                out[field.name] = {**own, SEVERAL[field.name]: held}
             else:
                 out[field.name] = value.model_dump()
         return out
@@ -130,20 +139,24 @@ def from_tree(node: dict[str, Any], names: Names | None = None, spelling: dict[s
 
 def _several(
     group: str, node: Any, names: Names, spelling: dict[str, str], found: list[Finding], problems: list[Problem]
-) -> dict[str, Option] | None:
-    holder = SEVERAL[group]
+) -> Several | None:
+    holder, schema = SEVERAL[group], own_keys(group)
     held = node.get(holder) if isinstance(node, dict) else None
     if not isinstance(node, dict) or not isinstance(held, dict):
         problems.append(Problem(spelling.get(group, group), f"holds no {holder}", f"try {group}=none"))
         return None
-    for key in node:
-        if key not in (holder, "option"):
-            full = f"{group}.{key}"
-            problems.append(names.unknown_key(full, spelling.get(full, full)))
-    options: dict[str, Any] = {}
+    beside = {key: value for key, value in node.items() if key not in (holder, "option")}
+    options: Any = Several()
+    if schema is not None:
+        defaults = tree.read_yaml(tree.shipped("configs") / "train.yaml")[group]
+        options.own, wrong = validate(Part(schema, group, group, beside, defaults, names, spelling))
+        found += wrong
+    for key in beside if schema is None else ():
+        full = f"{group}.{key}"
+        problems.append(names.unknown_key(full, spelling.get(full, full)))
     for name, option in held.items():
         options[name] = _option(group, option, f"{group}.{holder}.{name}", names, spelling, found, problems, name)
-    return None if None in options.values() else options
+    return None if None in options.values() else options  # type: ignore[no-any-return]
 
 
 def _option(

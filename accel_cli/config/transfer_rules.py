@@ -51,6 +51,10 @@ def _data_draws(facts: Facts) -> bool:
     return bool(facts.run.augment) or bool(facts.run.data.option == "custom")
 
 
+def _frozen_groups(facts: Facts) -> list[str]:
+    return [group.match for group in facts.run.optimizer.groups if group.frozen]
+
+
 TRANSFER_RULES: tuple[Rule, ...] = (
     Rule(
         "thaws-in-order", "refuse", "transfer=gradual_unfreezing ends after it has started",
@@ -59,6 +63,14 @@ TRANSFER_RULES: tuple[Rule, ...] = (
         and f.run.transfer.end <= f.run.transfer.start,
         "no steps lie between the first layers that thaw and the last",
         lambda f: "try transfer.start=0.2 transfer.end=0.6, or transfer.times=1",
+    ),
+    Rule(
+        "one-place-freezes", "refuse", "what thaws or is added to is frozen in one place",
+        lambda f: f"transfer={f.run.transfer.option} optimizer.groups match={_frozen_groups(f)[0]}",
+        lambda f: f.run.transfer.option in ("gradual_unfreezing", "lora") and bool(_frozen_groups(f)),
+        "it decides at its borders what is trained, and would thaw the group",
+        lambda f: f"try transfer.freeze=[{','.join(_frozen_groups(f))}] in the place of a frozen group"
+        if f.run.transfer.option == "gradual_unfreezing" else "leave the group out: what gets no addition is frozen",
     ),
     Rule(
         "additions-to-whole-layers", "refuse", "transfer=lora adds to layers that a rank computes whole",
@@ -87,6 +99,13 @@ TRANSFER_RULES: tuple[Rule, ...] = (
         lambda f: _features(f) and f.run.strategy.option not in HOLDS_WHOLE,
         "only a head is trained: there is nothing to lay out over devices",
         lambda f: "try strategy=ddp" if f.world_size > 1 else "try strategy=single",
+    ),
+    Rule(
+        "features-of-a-model-that-stays", "refuse", "features are computed once of a model that stays",
+        lambda f: f"transfer=frozen_features compression=[{','.join(f.run.compression)}]",
+        lambda f: _features(f) and bool(_untaught(f)),
+        lambda f: f"{' and '.join(_untaught(f))} would change what the features were computed with",
+        "try transfer=finetune",
     ),
     Rule(
         "features-without-teacher", "refuse", "a head on features has no teacher",

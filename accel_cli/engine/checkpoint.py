@@ -51,6 +51,8 @@ class Checkpoints:
         self.run_id = run_id
         self.best: dict[int, float] = {}
         """Validation metric of the steps that have been both evaluated and saved."""
+        self.pinned: set[int] = set()
+        """Steps whose checkpoints stay: training may have to go back to them."""
         self.failed_saves = 0
         self.last_saved: int | None = None
         self._writer = ThreadPoolExecutor(1, "accel-checkpoint")
@@ -71,6 +73,8 @@ class Checkpoints:
         tensors["average"] = self._average()
         tensors["strategy"] = t.strategy.state()
         tensors["communication"] = t.communication.state()
+        own = {f"{name}/{key}": value for name, part in t.passes.items() for key, value in part.state().items()}
+        tensors["compression"] = t.strategy.gather(own)
         tensors |= checkpoint_replicas.collect(t)
         self.last_saved = t.step
         if not t.world.is_first:
@@ -100,6 +104,7 @@ class Checkpoints:
             "communication": t.run.communication.option,
             "threads": torch.get_num_threads(),
             "description": t.description.to_dict(),
+            "structure": [change.to_dict() for change in t.start.changes],
         }
         held = {name: part for name, part in tensors.items() if part}
         self._writing = self._writer.submit(self._write, t.step, held, json.dumps(state), manifest, best, kept)
@@ -156,7 +161,7 @@ class Checkpoints:
         settings, step = self.t.run.checkpoint, self.t.step
         present = sorted({step, *(s for s in steps_in(self.folder) if s < step)})
         best = self._ranked({s: score for s, score in scores.items() if s in present})
-        return {*present[-settings.keep_last :], *best[: settings.keep_best]}
+        return {*present[-settings.keep_last :], *best[: settings.keep_best], *self.pinned}
 
     def _ranked(self, scores: dict[int, float]) -> list[int]:
         """Steps, best first; of equals the later, and NaN last."""
@@ -207,6 +212,11 @@ def restore(training: Training, saved: Saved) -> dict[str, Any]:
             )  # fmt: skip
             if same:
                 part.load(saved.tensors(name))
+        kept = saved.tensors("compression")
+        for name, compression in t.passes.items():
+            live = compression.state()
+            found = {key: kept[f"{name}/{key}"] for key in live if f"{name}/{key}" in kept}
+            compression.load({key: t.strategy.scatter(value, live[key]) for key, value in found.items()})
         if own:
             t.strategy.load_own(own["strategy"])
     t.scaler.load(own.get("scaler") or state["scaler"])

@@ -81,21 +81,25 @@ def write(
     tensors: dict[str, dict[str, torch.Tensor]],
     state: str,
     manifest: dict[str, Any],
+    name: str = "",
 ) -> Path:
-    """Write one checkpoint, all or nothing; ``state`` is JSON. Raises OSError, having removed what it began."""
+    """Write one checkpoint, all or nothing; ``state`` is JSON. Raises OSError, having removed what it began.
+
+    It is called after its step, or by ``name``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{folder_name(step)}-{uuid.uuid4().hex}"
     partial.mkdir()
     files: dict[str, dict[str, Any]] = {}
     try:
-        for name, held in tensors.items():
-            files[f"{name}.safetensors"] = write_tensors(partial / f"{name}.safetensors", held)
+        for part, held in tensors.items():
+            files[f"{part}.safetensors"] = write_tensors(partial / f"{part}.safetensors", held)
         files["state.json"] = write_hashed(partial / "state.json", [state.encode()])
         (partial / "manifest.json").write_text(json.dumps({**manifest, "files": files}, indent=1))
         for path in partial.iterdir():
             flush(path)
         flush(partial)
-        target = folder / folder_name(step)
+        target = folder / (name or folder_name(step))
         if target.exists():
             shutil.rmtree(target)
         partial.rename(target)
@@ -138,6 +142,16 @@ def write_hashed(path: Path, blocks: Iterable[bytes | memoryview]) -> dict[str, 
                     piece = piece[file.write(piece) :]
                 left = left[PIECE:]
     return {"bytes": size, "sha256": sha256.hexdigest()}
+
+
+def amend(saved: Saved, facts: dict[str, Any]) -> None:
+    """Change what a checkpoint's manifest says, all or nothing; its files stay."""
+    path = saved.folder / "manifest.json"
+    partial = path.with_name(f".manifest-{uuid.uuid4().hex}")
+    partial.write_text(json.dumps({**saved.manifest, **facts}, indent=1))
+    flush(partial)
+    partial.replace(path)
+    flush(saved.folder)
 
 
 def flush(path: Path) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from accel_cli.engine.evaluate import evaluate
+from torch import nn
+
+from accel_cli.engine.bought import stored_bytes
+from accel_cli.engine.evaluate import evaluate, evaluate_whole
 from accel_cli.engine.loop import Progress
 from accel_cli.engine.metrics import Metrics, finite
 from accel_cli.engine.stop import Stop
@@ -15,12 +18,21 @@ from accel_cli.engine.training import Training
 
 
 def summarize(
-    t: Training, metrics: Metrics, progress: Progress, status: str, stop: Stop, traffic: Traffic
+    t: Training,
+    metrics: Metrics,
+    progress: Progress,
+    status: str,
+    stop: Stop,
+    traffic: Traffic,
+    finished: nn.Module | None,
 ) -> dict[str, Any]:
-    """A collective: every rank takes its part of the test split; rank 0's result is the one that is written."""
+    """A collective: every rank takes its part of the test split; rank 0's result is the one that is written.
+
+    ``finished`` is the model, where it is another than the trained one.
+    """
     test: dict[str, float] = {}
     if status != "interrupted":
-        test = evaluate(t, "test")
+        test = evaluate(t, "test") if finished is None else evaluate_whole(finished, t, "test")  # type: ignore[arg-type]
         metrics.evaluation(test)
         t.clock.mark("evaluation")
     peaks = t.world.gather((t.hardware.peak_memory(), t.hardware.peak_host_memory()))
@@ -38,7 +50,7 @@ def summarize(
         device=t.run.hardware.option,
         strategy=t.run.strategy.option,
         precision=t.run.precision.option,
-        parameters=t.whole.parameters,
+        parameters=t.whole.parameters if finished is None else sum(p.numel() for p in finished.parameters()),
         parameters_trained=t.whole.trained,
         metric={
             "name": t.task.metric,
@@ -59,7 +71,7 @@ def summarize(
             "host": max(h for _, h in peaks),
         },
         communication_bytes=bytes_sent(t, traffic.bytes),
-        model_bytes=t.whole.bytes,
+        model_bytes=t.whole.bytes if finished is None else stored_bytes(finished),
     )
     if t.run.compile.option != "none" and metrics.step_seconds and median["median"] is not None:
         result["one_off_seconds"]["compile"] = round(max(0.0, metrics.step_seconds[0] - median["median"] / 1e3), 3)

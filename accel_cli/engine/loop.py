@@ -14,6 +14,9 @@ from accel_cli.engine.stop import TIME_BUDGET, Stop
 from accel_cli.engine.traffic import Traffic
 from accel_cli.engine.training import Training
 
+AT_BORDER = "at_border"
+"""The model's structure is to change before the next step."""
+
 
 class Progress:
     """What the loop carries from step to step besides the training itself, and a checkpoint keeps."""
@@ -41,14 +44,14 @@ def train(
     events: Events,
     traffic: Traffic,
 ) -> str:
-    """Train to the stated length, or until something ends it. Returns the status."""
+    """Train to the next border, or until something ends the run. Returns the status: ``AT_BORDER`` where it goes on."""
     evaluate_every = beat(t, t.run.evaluate.every)
     save_every = beat(t, t.run.checkpoint.every)
     status = "completed"
     batches = t.loader.batches(t.step, t.steps)
     t.train_mode()
     t.clock.mark("other")
-    while t.step < t.steps:
+    while t.step < t.border:
         if stop.before(t.step):
             status = "completed" if stop.reason == TIME_BUDGET else "interrupted"
             break
@@ -73,9 +76,11 @@ def train(
             metrics.pause()
         if evaluates and ended:
             break
+    else:
+        status = AT_BORDER if t.step < t.steps else status
     metrics.record()
     metrics.flush()
-    if status != "interrupted" and progress.evaluated_step != t.step:
+    if status not in ("interrupted", AT_BORDER) and progress.evaluated_step != t.step:
         validate(t, metrics, progress)
     if checkpoints.last_saved != t.step:
         save(t, checkpoints, metrics, progress, events)

@@ -51,6 +51,18 @@ class Metrics:
         self.seconds = self._seconds_before = seconds
         self._step_began = time.perf_counter()
 
+    def follow(self, training: Training) -> None:
+        """The run goes on with another training, whose model has another structure."""
+        self.t, self._statistics = training, Statistics(training.bare)
+        self.pause()
+
+    def cut(self, cut: Callable[[], object]) -> None:
+        """Let ``cut`` take records out of the file, which is not open meanwhile."""
+        if self.file is not None:
+            self.file.close()
+            cut()
+            self.file = Path(self.file.name).open("a")  # noqa: SIM115
+
     def pause(self) -> None:
         """What happened since the last step was no step: evaluation, checkpoint."""
         self._step_began = time.perf_counter()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy
@@ -15,10 +16,12 @@ from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
 from accel_cli.config.work import divide, learning_rate, steps
 from accel_cli.data.base import Report, quiet
-from accel_cli.engine import activation_checkpointing, same_start
+from accel_cli.engine import activation_checkpointing, borders, same_start
 from accel_cli.engine.average import evaluation_weights
 from accel_cli.engine.batches import augmentation, loader_of, node_of
 from accel_cli.engine.blocks import find_blocks
+from accel_cli.engine.borders import Start, Watch
+from accel_cli.engine.evaluate import Around
 from accel_cli.engine.features import on_features, through_the_model
 from accel_cli.engine.outputs import Outputs
 from accel_cli.engine.step import step_seed
@@ -28,6 +31,7 @@ from accel_cli.optimizer.base import supports_found_inf
 from accel_cli.optimizer.eager import eager
 from accel_cli.optimizer.groups import parameter_groups
 from accel_cli.optimizer.patterns import freeze
+from accel_cli.structure import Border
 from accel_cli.task.base import resolve
 from accel_cli.world import World, join, ranks_from_environment
 
@@ -47,14 +51,19 @@ def build(
     say: Callable[[str], None],
     progress: Report = quiet,
     *,
+    start: Start | None = None,
+    watch: Watch | None = None,
     learns: bool = True,
 ) -> tuple[Training, list[Decision]]:
     """Build everything, in the order that each thing needs of the ones before it.
 
-    Without ``learns`` it is to be evaluated only: what a run computes once to learn from is left out.
+    ``start`` is what training goes on from: None is its beginning. ``watch`` sees the changes of structure that are due
+    there. Without ``learns`` it is to be evaluated only: no change is made, and what a run computes once to learn from
+    is left out.
     Raises ConfigError for what only the model or the data can tell (the fourth door); every rank raises the same.
     """
     decisions: list[Decision] = []
+    start = start or Start()
 
     # 1. how ranks stand to each other, the batch arithmetic, and the seed
     strategy = implementation("strategy", run.strategy)(run.strategy, world)
@@ -74,28 +83,34 @@ def build(
         run = run.with_option("task", option)
     task = implementation("task", run.task)(run.task, description)
 
-    # 4. the model, then what it knows already
+    # 4. the model, what it knows already, and the structure that it has by now
     bare = implementation("model", run.model)(run.model, description)
-    transfer = implementation("transfer", run.transfer)(run.transfer)
+    parts = borders.parts_of(run)
+    transfer = parts["transfer"]
+    passes = {name: parts[name] for name in run.compression}
     for line in transfer.apply(bare, description):
         say(line)
     lines, still = freeze(bare, run.optimizer.groups)
     for line in lines:
         say(line)
+    bare = borders.replay(bare, parts, start.changes)
 
-    # 5. structure: passes that change shapes come before anything that counts or shards parameters
-    passes = [implementation("compression", option)(option) for option in run.compression.values()]
+    # 5. changes that are due come before anything that lays out, converts, counts or shards parameters
     home = world.device if strategy.holds_whole else torch.device("cpu")
     bare.to(home)
+    precision = implementation("precision", run.precision)(run.precision, world.device)
+    example = batch_of(data, 2, home)
+    if learns:
+        border = border_of(run, start.step, run_steps, task, data, home, example)
+        around = Around(run, data, task, world, hardware, precision)
+        bare, start = borders.cross(bare, parts, start, border, watch or Watch(), around)
     for line in hardware.arrange(bare):
         say(line)
 
     # 6. does the model's output fit the data? One batch tells
-    precision = implementation("precision", run.precision)(run.precision, world.device)
     precision.start()
     for line in precision.convert(bare, work.micro_batch):
         say(line)
-    example = _batch(data, 2, home)
     _check(task, bare, example, precision)
     augment = augmentation(run, description)
     outputs = Outputs(
@@ -109,11 +124,11 @@ def build(
     elif head is not None:
         data, augment = on_features(head, bare, outputs), None
         say(f"{head.name} is trained, on features {list(data.describe().input_shape)} of the rest, computed once")
-        example = _batch(data, 2, home)
+        example = batch_of(data, 2, home)
     if run.communication.option == "auto" and strategy.gradient.world_size == 1:
         run = run.with_option("communication", "exact")  # no decision: more ranks may join later
     elif run.communication.option == "auto":
-        batch = _batch(data, work.micro_batch, home)
+        batch = batch_of(data, work.micro_batch, home)
         decisions.append(_communication(run, strategy, task, bare, batch, precision, work.micro_batches))
         run = run.with_option("communication", decisions[-1].value)
 
@@ -146,18 +161,18 @@ def build(
 
     # 9. what happens after each step: a tuple, empty when nothing does
     average = evaluation_weights(bare, run.train, optimizer)
-    for compression in passes:
+    for compression in passes.values():
         compression.attach(bare)
-    hooks: list[Callable[[int], None]] = [_after(compression, bare) for compression in passes]
+    hooks: list[Callable[[int], None]] = [_after(compression, bare) for compression in passes.values()]
     if average.tensors:
         hooks.append(average.after_step)
     hooks += strategy.after_step
     hooks += precision.after_step(bare)
 
     # 10. what is learnt from beside the targets, and the batches, of data that is final now
-    for compression in passes if learns else ():
+    for compression in passes.values() if learns else ():
         task, augment = compression.teach(task, augment, outputs)
-    views = next((part.views for part in (data, *passes) if part.views is not None), None)
+    views = next((part.views for part in (data, *passes.values()) if part.views is not None), None)
     node = node_of(run, data, hardware, world, progress)
     loader = loader_of(run, data, augment, work.micro_batches, strategy.data, views, node)
     if run.loader.option == "auto":
@@ -183,6 +198,9 @@ def build(
         data=data,
         loader=loader,
         transfer=transfer,
+        passes=passes,
+        start=start,
+        border=borders.next_border(parts, start.changes, start.step, run_steps),
         stopping=stopping,
         schedule=schedule,
         model=model,
@@ -209,18 +227,32 @@ def _after(compression: Any, model: nn.Module) -> Callable[[int], None]:
     return lambda step: compression.after_step(model, step)
 
 
-def _batch(data: Any, size: int, home: torch.device) -> Any:
+def border_of(run: Run, step: int, run_steps: int, task: Any, data: Any, home: torch.device, example: Any) -> Border:
+    """What a change of a model on ``home`` may look at."""
+    return Border(step, run_steps, task, example, partial(_batches, data, home, run.evaluate.batch), run.train.seed)
+
+
+def batch_of(data: Any, size: int, home: torch.device) -> Any:
     """The first training samples, as evaluation reads them."""
+    return next(_batches(data, home, size, size))
+
+
+def _batches(data: Any, home: torch.device, size: int, samples: int) -> Iterator[Any]:
+    """Batches of the first so many training samples, as evaluation reads them."""
     batches = evaluation_batches(
         data.split("train"),
         description=data.describe(),
-        batch_size=size,
+        batch_size=min(size, samples),
         rank=0,
         world_size=1,
         device=home,
         collate=data.collate,
     )
-    return next(iter(batches))[0]
+    for batch, count in batches:
+        if samples <= 0:
+            return
+        yield batch
+        samples -= count
 
 
 @torch.no_grad()

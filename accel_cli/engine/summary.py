@@ -41,6 +41,7 @@ EMPTY: dict[str, Any] = {
     "communication_bytes": None,
     "one_off_seconds": {"import": None, "prepare": None, "compile": None, "checkpoint_load": None},
     "model_bytes": None,
+    "compression": [],
     "advice": [],
 }
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from accel_cli.config import run as run_file
-from accel_cli.config.parts import implementation
 from accel_cli.description import DataDescription
-from accel_cli.engine.checkpoint_files import Saved, newest, verify
-from accel_cli.engine.state import check_fit
-from accel_cli.engine.training import Whole
-from accel_cli.errors import CheckpointError
+from accel_cli.engine.whole import saved_model, whole_model
 
 
 class TrainedModel(NamedTuple):
@@ -31,22 +26,6 @@ def trained_model(folder: Path, which: str) -> TrainedModel:
     Raises ConfigError where the folder holds no run, CheckpointError where no checkpoint is whole.
     """
     settings = run_file.read(folder / "run.yaml")
-    saved = _saved(folder, which)
+    saved, _ = saved_model(folder, which)
     description = DataDescription.from_dict(saved.manifest["description"])
-    model = implementation("model", settings.model)(settings.model, description)
-    averaged = "average.safetensors" in saved.manifest["files"]
-    tensors = saved.tensors("average" if averaged else "model")
-    if settings.precision.option == "bf16_pure":
-        tensors = {name: value.float() if value.dtype == torch.bfloat16 else value for name, value in tensors.items()}
-    check_fit(Whole.of(model), tensors)
-    model.load_state_dict(tensors)
-    return TrainedModel(model.eval(), description, settings.task.option)
-
-
-def _saved(folder: Path, which: str) -> Saved:
-    if which == "latest":
-        return newest(folder)[0]
-    path = (folder / "checkpoints" / which).resolve()
-    if not path.is_dir():
-        raise CheckpointError(f"{folder} has no checkpoint {which}", "try which='latest'")
-    return verify(path)
+    return TrainedModel(whole_model(settings, description, saved), description, settings.task.option)

@@ -14,6 +14,7 @@ from accel_cli.config.run import Run
 from accel_cli.config.work import Work
 from accel_cli.description import DataDescription
 from accel_cli.engine.average import Average
+from accel_cli.engine.borders import Start
 from accel_cli.engine.clock import Clock
 from accel_cli.world import World
 
@@ -63,6 +64,11 @@ class Training:
     data: Any
     loader: Any
     transfer: Any
+    passes: dict[str, Any]
+    start: Start
+    """What this phase of training began with."""
+    border: int
+    """The step at which it ends: the model's structure changes there, or the run is over."""
     stopping: Any
     schedule: Any
 

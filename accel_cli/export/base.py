@@ -30,7 +30,7 @@ class Export:
         return []
 
     def load(self, folder: Path) -> Callable[[Tensor], Tensor] | None:
-        """What was written, in its own runtime: (inputs [n, ...] on the host) -> outputs. None where nothing runs it."""
+        """What was written, in its own runtime: inputs [n, ...] on the host -> outputs. None where nothing runs it."""
         return None
 
     def facts(self, folder: Path) -> dict[str, Any]:
@@ -44,5 +44,5 @@ def deployed(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if hasattr(child, "deployed"):
-                setattr(module, name, child.deployed())
+                setattr(module, name, child.deployed())  # type: ignore[operator]
     return model

@@ -19,6 +19,7 @@ class GradualUnfreezing(Finetune):
     """Howard and Ruder 2018, arXiv:1801.06146, section 3.3. What the weights did not fill is trained from the start."""
 
     config: Schema
+    measured = False
 
     def apply(self, model: nn.Module, description: DataDescription | None = None) -> list[str]:
         """As finetune does; then only the deepest layer is left to train."""

@@ -27,6 +27,7 @@ class Lora(Transfer):
     """Hu et al. 2021, arXiv:2106.09685. The head, and what the weights did not fill, is trained whole."""
 
     config: Schema
+    measured = False
 
     def __init__(self, config: Schema):
         super().__init__(config)

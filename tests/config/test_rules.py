@@ -154,7 +154,11 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
         {"compression": "low_rank", "compression.passes.low_rank.multiply_adds": 0.5},
     ),
     "low-rank-of-trained-weights": (CPU, {"compression": "low_rank"}),
-    "low-rank-of-a-whole-model": (CPU, {"transfer": "frozen_features", "compression": "low_rank"}),
+    "one-place-freezes": (
+        CPU,
+        {"transfer": "lora", "optimizer.groups": [{"match": "*.bias", "frozen": True}]},
+    ),
+    "features-of-a-model-that-stays": (CPU, {"transfer": "frozen_features", "compression": "low_rank"}),
     "features-of-a-whole-model": (CPU, {"transfer": "frozen_features", "strategy": "fsdp"}),
     "features-without-teacher": (CPU, {"transfer": "frozen_features", "compression": "distill"}),
     "kept-for-a-sample": (CPU, {"transfer": "frozen_features", "augment": "mixup"}),
@@ -208,7 +212,10 @@ def composed(settings: dict[str, Any]) -> Run:
             node[group] = {**_keys(group, value), "option": value}
         else:
             several = value if isinstance(value, list) else [value]
-            node[group] = {SEVERAL[group]: {name: _keys(group, name) for name in several if name != "none"}}
+            node[group] = {
+                **node[group],
+                SEVERAL[group]: {name: _keys(group, name) for name in several if name != "none"},
+            }
     checked = check_tree(node)
     assert checked.run is not None
     assert not checked.problems, checked.problems

@@ -16,7 +16,7 @@ DESIGN = """
     status exit_code error steps epochs samples global_batch world_size device strategy precision parameters
     parameters_trained metric loss attempts lost_steps train_seconds wall_seconds first_step_seconds
     time_to_target_seconds samples_per_second step_milliseconds utilisation time_share peak_memory_bytes
-    communication_bytes one_off_seconds model_bytes advice
+    communication_bytes one_off_seconds model_bytes compression advice
 """
 KEYS = set(DESIGN.split())
 RUN = ["data=digits", "model=mlp", "model.widths=[32]", "train.epochs=null", "train.steps=12", "train.global_batch=64"]
