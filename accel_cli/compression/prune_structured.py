@@ -216,23 +216,20 @@ class Graph:
 
     def _outputs(self) -> list[nn.Module]:
         """The modules that make what the model gives."""
-        made: list[tuple[nn.Module, int]] = []
+        made: list[tuple[nn.Module, Any]] = []  # tensors and not their ids: of one that is gone, another may have it
         handles = [
-            module.register_forward_hook(lambda m, _, output: made.extend((m, id(x)) for x in tree_leaves(output)))
+            module.register_forward_hook(lambda m, _, output: made.extend((m, x) for x in tree_leaves(output)))
             for module in self.names
             if next(module.children(), None) is None
         ]
-        kept: list[Any] = []
         try:
             with torch.no_grad():
-                kept.append(self.task.forward(self.model, self.example))
+                given = {id(leaf) for leaf in tree_leaves(self.task.forward(self.model, self.example))}
         finally:
             for handle in handles:
                 handle.remove()
-        given = {id(leaf) for leaf in tree_leaves(kept)}
-        layers = [module for module, made_id in made if made_id in given and list(module.parameters())]
-        weighted = [module for module, _ in made if list(module.parameters())]
-        return layers or weighted[-1:]
+        weighted = [(module, tensor) for module, tensor in made if list(module.parameters())]
+        return [module for module, tensor in weighted if id(tensor) in given] or [m for m, _ in weighted[-1:]]
 
     def _width(self, module: nn.Module) -> int:
         return int(self.graph.get_out_channels(module) or 0) if module in self.graph.module2node else 0
