@@ -42,7 +42,7 @@ def values(layer: nn.Linear | nn.Conv2d) -> Tensor:
 
 
 def shaped(layer: nn.Linear | nn.Conv2d, rank: int) -> Factored:
-    """Two layers of the right shapes, of any values, where the layer is, trained if it is."""
+    """Two layers of zeros of the right shapes, where the layer is, trained if it is."""
     where: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
     has_bias = layer.bias is not None
     made: tuple[nn.Module, nn.Module]
@@ -59,6 +59,8 @@ def shaped(layer: nn.Linear | nn.Conv2d, rank: int) -> Factored:
             nn.utils.skip_init(nn.Conv2d, rank, layer.out_channels, kernel_size=1, bias=has_bias, **where),
         )
     for part in made:
+        for parameter in part.parameters():
+            nn.init.zeros_(parameter)
         part.requires_grad_(layer.weight.requires_grad).train(layer.training)
     return Factored(*made)
 

@@ -80,7 +80,9 @@ def test_half_the_multiply_adds_go_in_blocks(net: str, importance: str) -> None:
 
 
 def test_heads_go_as_a_whole() -> None:
-    model, border, prune = plain([*NETS["vit"], key("least", 0), key("keep", "['patch_embedding','*contract','*project']")])
+    model, border, prune = plain(
+        [*NETS["vit"], key("least", 0), key("keep", "['patch_embedding','*contract','*project']")]
+    )
     made = prune.change(model, border)
     assert made.model.blocks[0].expand.in_features == 64  # the stream keeps its width
     widths = {block.attention.query.out_features for block in made.model.blocks}
