@@ -9,11 +9,13 @@ from accel_cli.config.facts import Facts, Rule
 
 HOLDS_WHOLE = ("single", "ddp", "localsgd", "diloco")
 """Strategies under which every rank has a whole model that its own forward runs."""
-HOLDS_LAYERS = (*HOLDS_WHOLE, "fsdp", "hsdp")
-"""Strategies whose forward is each layer's own."""
+GOES_ON_AROUND = ("single", "ddp", "fsdp", "hsdp")
+"""Strategies under which training was shown to go on around a model that has other parameters to train."""
 HEAD_ALONE = ("frozen_features", "linear_probe")
 FREEZES = ("finetune", "gradual_unfreezing")
 """Options with a key for what stays as it is."""
+CHANGES = ("gradual_unfreezing", "lora")
+"""Options that decide at borders what is trained."""
 
 
 def brings_nothing(facts: Facts) -> bool:
@@ -67,16 +69,16 @@ TRANSFER_RULES: tuple[Rule, ...] = (
     Rule(
         "one-place-freezes", "refuse", "what thaws or is added to is frozen in one place",
         lambda f: f"transfer={f.run.transfer.option} optimizer.groups match={_frozen_groups(f)[0]}",
-        lambda f: f.run.transfer.option in ("gradual_unfreezing", "lora") and bool(_frozen_groups(f)),
+        lambda f: f.run.transfer.option in CHANGES and bool(_frozen_groups(f)),
         "it decides at its borders what is trained, and would thaw the group",
         lambda f: f"try transfer.freeze=[{','.join(_frozen_groups(f))}] in the place of a frozen group"
         if f.run.transfer.option == "gradual_unfreezing" else "leave the group out: what gets no addition is frozen",
     ),
     Rule(
-        "additions-to-whole-layers", "refuse", "transfer=lora adds to layers that a rank computes whole",
-        lambda f: f"transfer=lora strategy={f.run.strategy.option}",
-        lambda f: f.run.transfer.option == "lora" and f.run.strategy.option not in HOLDS_LAYERS,
-        "its additions have not been laid out over devices in this way",
+        "trained-anew-in-a-layout", "refuse", "other parameters to train need training to be set up again",
+        lambda f: f"transfer={f.run.transfer.option} strategy={f.run.strategy.option}",
+        lambda f: f.run.transfer.option in CHANGES and f.run.strategy.option not in GOES_ON_AROUND,
+        "what its ranks hold, and keep beside it, is of the parameters that were trained before",
         lambda f: "try strategy=fsdp" if f.world_size > 1 else "try strategy=single",
     ),
     Rule(
@@ -99,13 +101,6 @@ TRANSFER_RULES: tuple[Rule, ...] = (
         lambda f: _features(f) and f.run.strategy.option not in HOLDS_WHOLE,
         "only a head is trained: there is nothing to lay out over devices",
         lambda f: "try strategy=ddp" if f.world_size > 1 else "try strategy=single",
-    ),
-    Rule(
-        "features-of-a-model-that-stays", "refuse", "features are computed once of a model that stays",
-        lambda f: f"transfer=frozen_features compression=[{','.join(f.run.compression)}]",
-        lambda f: _features(f) and bool(_untaught(f)),
-        lambda f: f"{' and '.join(_untaught(f))} would change what the features were computed with",
-        "try transfer=finetune",
     ),
     Rule(
         "features-without-teacher", "refuse", "a head on features has no teacher",

@@ -146,7 +146,7 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "something-to-train": (CPU, {"transfer": "finetune", "transfer.freeze": ["*"]}),
     "finetune-from-nothing": (CPU, {"transfer": "finetune"}),
     "thaws-in-order": (CPU, {"transfer": "gradual_unfreezing", "transfer.start": 0.7}),
-    "additions-to-whole-layers": (CPU, {"transfer": "lora", "strategy": "tensor", "launch.processes": 2}),
+    "trained-anew-in-a-layout": (CPU, {"transfer": "lora", "strategy": "tensor", "launch.processes": 2}),
     "additions-in-floats": (CPU, {"transfer": "lora", "precision": "fp8"}),
     "additions-before-compression": (CPU, {"transfer": "lora", "compression": "low_rank"}),
     "one-way-to-a-rank": (
@@ -158,7 +158,8 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
         CPU,
         {"transfer": "lora", "optimizer.groups": [{"match": "*.bias", "frozen": True}]},
     ),
-    "features-of-a-model-that-stays": (CPU, {"transfer": "frozen_features", "compression": "low_rank"}),
+    "low-rank-of-a-model-that-learns": (CPU, {"transfer": "frozen_features", "compression": "low_rank"}),
+    "low-rank-in-a-layout": (CPU, {"compression": "low_rank", "strategy": "diloco", "launch.processes": 2}),
     "features-of-a-whole-model": (CPU, {"transfer": "frozen_features", "strategy": "fsdp"}),
     "features-without-teacher": (CPU, {"transfer": "frozen_features", "compression": "distill"}),
     "kept-for-a-sample": (CPU, {"transfer": "frozen_features", "augment": "mixup"}),
