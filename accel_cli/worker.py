@@ -38,7 +38,7 @@ from accel_cli.engine import (
     setup,
     summary,
 )
-from accel_cli.engine.borders import Start, Watch
+from accel_cli.engine.borders import Start, Watch, unreached
 from accel_cli.engine.bought import Bought
 from accel_cli.engine.evaluate import evaluate, evaluate_whole
 from accel_cli.engine.events import Events
@@ -259,13 +259,18 @@ def _train(started: Started, measured: list[Decision], prepare_seconds: float) -
             checkpoints.pinned = bought.undecided(training)
             with kept_out_of_steps():
                 status = train(training, metrics, checkpoints, stop, progress, events, traffic)
+            bought.took(summary.step_milliseconds(metrics.phase_seconds)["median"], world)
             following = None if status == "interrupted" else next_start(training, status, folder, bought, progress)
             if following is None:
                 break
             if following.step < training.step and world.is_first:
                 metrics.cut(partial(attempts.cut, folder, following.step))
             training = _go_on(started, training, following, bought, metrics, checkpoints, progress)
-        finished = None if status == "interrupted" else finish(training, folder, bought)
+        finished = None
+        if status != "interrupted":
+            for text in unreached(training.parts, training.start.changes, training.step, training.steps):
+                events.emit("warning", text=text)
+            finished = finish(training, folder, bought)
         result = summarize(training, metrics, progress, status, stop, traffic, finished)
         if world.is_first:
             result.update(

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import resource
+import select
 import shutil
 import signal
 import statistics
@@ -23,6 +24,8 @@ from compare import Ratio, ratio, table, verdict
 HERE = Path(__file__).resolve().parent
 HARNESS = "BENCHMARK_HARNESS"
 """Variable with the process id of whoever started the arms: what is below it, and above an arm, is the arm's tree."""
+ORDERS, ANSWERS = "orders", "answers"
+"""Pipes in the folder of an arm that stays."""
 TICKS = os.sysconf("SC_CLK_TCK")
 EQUAL_WAITING = True
 """Whether all arms' OpenMP threads wait as accel's do (accel_cli/launch/local.py); by themselves they spin longer."""
@@ -50,6 +53,8 @@ class Window:
         self.place, self.first, self.last = place, first, last
         self.more: dict[str, Any] = {}
         self.cpu_before = 0.0
+        self.wait: Callable[[], None] = lambda: None
+        """Until the device has done what it was told."""
 
     def after(self, step: int) -> None:
         """After step number ``step``, from 0."""
@@ -59,10 +64,12 @@ class Window:
             self.end()
 
     def begin(self) -> None:
+        self.wait()
         self.cpu_before = tree_seconds()
         self._wall = time.perf_counter()
 
     def end(self) -> None:
+        self.wait()
         wall = time.perf_counter() - self._wall
         cpu = tree_seconds() - self.cpu_before
         self.more |= {"wall": wall, "cpu": cpu, "ended": time.time()}
@@ -71,6 +78,34 @@ class Window:
     def write(self, **more: Any) -> None:
         self.more |= more
         self.place.write_text(json.dumps(self.more))
+
+
+class Turns(Window):
+    """The same again and again, of ``last`` - ``first`` steps each: the arm stays, and waits until it is told to go on.
+
+    ``Held`` is its other end.
+    """
+
+    def __init__(self, place: Path, first: int, last: int) -> None:
+        super().__init__(place, first, last)
+        self.orders = (place.parent / ORDERS).open()
+        self.answers = (place.parent / ANSWERS).open("w")
+
+    def after(self, step: int) -> None:
+        passed = step + 1 - self.first
+        if passed >= 0 and passed % (self.last - self.first) == 0:
+            self.end() if passed else self.write()
+            self.orders.readline()
+            self.begin()
+
+    def write(self, **more: Any) -> None:
+        self.more |= more
+        print(json.dumps(self.more), file=self.answers, flush=True)
+
+
+def window(place: Path, first: int, last: int) -> Window:
+    """What the harness has prepared for: one window, or turns."""
+    return (Turns if (place.parent / ORDERS).exists() else Window)(place, first, last)
 
 
 def tree_seconds() -> float:
@@ -145,6 +180,59 @@ def run(command: Sequence[str], threads: int, cwd: Path, timeout: float = 1800.0
             last = " | ".join(line.strip() for line in output.read().strip().splitlines()[-6:])
             raise Failed(f"exit {process.returncode}: {last[-1500:]}")
     return {"began": began, "whole_wall": time.time() - began, "whole_cpu": usage}
+
+
+class Held:
+    """An arm's process that stays, from its start on: every ``run`` lets it take its next steps.
+
+    For a device on which building, choosing kernels and compiling take longer than what is measured.
+    """
+
+    def __init__(self, command: Sequence[str], threads: int, cwd: Path) -> None:
+        for name in (ORDERS, ANSWERS):
+            os.mkfifo(cwd / name)
+        # Opened before the arm does, which would wait for it, and without waiting for the arm.
+        self.answers = os.fdopen(os.open(cwd / ANSWERS, os.O_RDONLY | os.O_NONBLOCK))
+        self.orders = os.fdopen(os.open(cwd / ORDERS, os.O_RDWR), "w")
+        self.output = cwd / "output.txt"
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                command, cwd=cwd, env=environment(threads), stdin=subprocess.DEVNULL, stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def answer(self, timeout: float = 600.0) -> Sample:
+        """What it tells next; at first, that it is ready. Raises Failed."""
+        ends = time.monotonic() + timeout
+        while time.monotonic() < ends and self.process.poll() is None:
+            if select.select([self.answers], [], [], 0.2)[0] and (line := self.answers.readline()):
+                return dict(json.loads(line))
+            time.sleep(0.01)  # a pipe that nobody has opened yet reads as ended
+        raise Failed(f"no answer within {timeout:g} s, or ended: {self.output.read_text()[-1500:]}")
+
+    def run(self) -> Sample:
+        print(file=self.orders, flush=True)
+        return self.answer()
+
+    def let_go(self) -> None:
+        """Let it come to its end, which ``finish`` waits for."""
+        print(file=self.orders, flush=True)
+
+    def finish(self) -> None:
+        if _wait_for(self.process, 120.0):
+            raise Failed(f"exit {self.process.returncode}: {self.output.read_text()[-1500:]}")
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def _wait_for(process: subprocess.Popen[Any], timeout: float) -> int:
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"did not end within {timeout:g} s") from None
 
 
 def _wait(process: subprocess.Popen[Any], timeout: float) -> float:

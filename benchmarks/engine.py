@@ -56,11 +56,22 @@ MODELS: dict[str, dict[str, Any]] = {
                   "optimizer.learning_rate=0.05"],
         "steps": 36, "warm": 6, "every": 10, "limit": 1.01,
     },
+    "resnet18": {
+        "words": ["model=resnet", "model.width=64", "data=synthetic", "data.samples=8192", "train.global_batch=512",
+                  "optimizer=sgd", "optimizer.learning_rate=0.05"],
+        "every": 10,
+    },
+    "wide": {
+        "words": ["model=mlp", "model.widths=[4096,4096,4096,4096]", "data=synthetic", "data.shape=vector",
+                  "data.features=4096", "data.samples=16384", "train.global_batch=8192", "optimizer=adamw"],
+        "every": 10,
+    },
     "cnn": {
         "words": ["model=cnn", "data=digits", "train.global_batch=64", "optimizer=adamw"],
         "steps": 2000, "warm": 200, "every": 10, "limit": 1.05,
     },
 }  # fmt: skip
+ON_A_CPU = [name for name, known in MODELS.items() if "limit" in known and name != "cnn"]
 CLASSES = {"adamw": "AdamW", "sgd": "SGD"}
 PEERS = {"accelerate": "accelerate", "lightning": "lightning", "lightning_full": "lightning"}
 LIMIT_OF_EXTRA = 0.1
@@ -73,7 +84,7 @@ PLUGIN = ["--plugin", str(arms.HERE / "inside.py")]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=[name for name in MODELS if name != "cnn"], default="mlp")
+    parser.add_argument("--model", choices=ON_A_CPU, default="mlp")
     parser.add_argument("--steps", type=int, help="of a sample, those that warm up included")
     parser.add_argument("--warm", type=int, help="steps before the clock starts")
     parser.add_argument("--clip", type=float, help="clip gradients to this norm, in all arms")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import arms
 import torch
-from arms import Window
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -22,17 +22,28 @@ class Work:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         given = torch.load(folder.parent / "given.pt", weights_only=False)
-        self.model: nn.Module = given["model"]
-        self.inputs, self.targets, self.order = given["inputs"], given["targets"], given["order"]
+        self.device = torch.device(given.get("device", "cpu"))
+        self.model: nn.Module = given["model"].to(self.device)
+        self.inputs, self.targets, self.order = (given[name].to(self.device) for name in ("inputs", "targets", "order"))
         self.every: int = given["every"]
         self.clip: float | None = given["clip"]
         self.save_every: int = given.get("save_every", 0)
         self.kind, self.groups, self.settings = given["optimizer"], given["groups"], given["settings"]
-        self.window = Window(folder / "window.json", given["first"], given["last"])
+        self.window = arms.window(folder / "window.json", given["first"], given["last"])
+        self._set_up(given.get("precision", "fp32"))
         torch.set_num_threads(given["threads"])
         torch.set_num_interop_threads(1)
         torch.manual_seed(0)
         self.model.train()
+
+    def _set_up(self, precision: str) -> None:
+        """A GPU's switches as accel sets them; bf16 by autocast."""
+        self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+        if self.device.type == "cuda":
+            self.window.wait = torch.cuda.synchronize
+            torch.backends.cudnn.benchmark = True
+            torch.backends.cudnn.allow_tf32 = precision != "fp32"
+            torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
 
     def optimizer(self) -> torch.optim.Optimizer:
         """torch's fused kernel over the groups that accel makes: no decay of biases and norms."""
@@ -73,7 +84,8 @@ def hand(work: Work, *, guarded: bool = True) -> str:
     model, optimizer = work.model, work.optimizer()
     parameters = [p for p in model.parameters() if p.requires_grad]
     for step, (inputs, targets) in enumerate(work.batches()):
-        loss = cross_entropy(model(inputs), targets)
+        with work.autocast:
+            loss = cross_entropy(model(inputs), targets)
         loss.backward()
         if work.clip:
             norm = nn.utils.clip_grad_norm_(parameters, work.clip)
@@ -172,4 +184,4 @@ if __name__ == "__main__":
     given_work = Work(Path(sys.argv[2]))
     version = ARMS[sys.argv[1]](given_work)
     given_work.window.write(version=version)
-    torch.save(given_work.model.state_dict(), given_work.folder / "weights.pt")
+    torch.save(given_work.model.cpu().state_dict(), given_work.folder / "weights.pt")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import arms
 import torch
-from arms import Window
 from torch import Tensor, nn
 
 from accel_cli import worker
@@ -24,6 +24,13 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def nbytes(self) -> int:
+        return self.inputs.nbytes + self.targets.nbytes
+
+    def to(self, device: torch.device) -> Samples:
+        return Samples(self.inputs.to(device), self.targets.to(device))
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.inputs[index], self.targets[index]
@@ -59,13 +66,14 @@ def given(folder: str) -> dict[str, Any]:
 def mark(place: Path, first: int, last: int) -> None:
     """Let the worker's loop keep a window, and with it the seconds that each phase took between its ends."""
     train: Any = worker.train
-    window = Window(place, first, last)
+    window = arms.window(place, first, last)
 
     def watched(training: Any, *rest: Any) -> str:
         if not training.world.is_first:
             status: str = train(training, *rest)
             return status
         phases: list[dict[str, float]] = []
+        window.wait = training.hardware.synchronize
 
         def after(step: int) -> None:
             if step + 1 in (first, last):

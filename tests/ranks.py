@@ -17,6 +17,7 @@ from typing import Any
 from accel_cli.cli.plan import plan
 from accel_cli.config import factory
 from accel_cli.config import run as run_file
+from accel_cli.config.machine import detect
 from accel_cli.config.run import Run
 from accel_cli.engine import setup
 from accel_cli.engine.training import Training
@@ -25,6 +26,8 @@ from accel_cli.worker import Request, die_with_parent, work
 
 SECONDS = 60.0
 CONTEXT = multiprocessing.get_context("forkserver")
+# torchao's import asks torch whether there is a GPU, after which no fork of the process can use one.
+FP8 = [] if detect().gpus else ["accel_cli.precision.fp8"]
 CONTEXT.set_forkserver_preload(
     [
         "torch",
@@ -36,7 +39,7 @@ CONTEXT.set_forkserver_preload(
         "accel_cli.strategy.ddp",
         "accel_cli.optimizer.adamw",
         "accel_cli.optimizer.sgd",
-        "accel_cli.precision.fp8",  # seconds too
+        *FP8,  # seconds too
     ]
 )
 

@@ -14,13 +14,16 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 ARMS = {
     "engine": ["--steps", "8", "--warm", "4", "--arm", "hand", "--arm", "accel"],
+    "device": ["--hardware", "cpu", "--precision", "fp32", "--model", "cnn", "--steps", "4", "--warm", "4",
+               "--lever", "optimizer.kernel=loop"],
     "loading": ["--samples", "160", "--batch", "16", "--epochs", "1", "--only", "batches", "--arm", "accel"],
     "loading cache": ["--samples", "40", "--batch", "16", "--only", "cache"],
     "launch": ["--part", "first", "--arm", "script", "--arm", "accel"],
     "launch commands": ["--part", "commands", "--arm", "accel --help", "--arm", "python -c pass"],
     "checkpoint": ["--model", "cnn", "--every", "4", "--steps", "12", "--arm", "accel saving", "--arm", "hand saving"],
-}
+}  # fmt: skip
 SAYS = {
+    "device": ["accel", "the same bits", "optimizer.kernel=loop: ", "accel / hand, wall: "],
     "engine": ["accel", "the same bits", "lightning: no --peers DIR given", "accel / hand, wall: "],
     "loading": ["160 samples", "% flipped", "spdl: no --peers DIR given"],
     "loading cache": ["build / ImageFolder, CPU: ", "two ranks on one cache: one file", "in memory once"],

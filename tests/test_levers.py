@@ -15,15 +15,19 @@ from accel_cli.errors import ConfigError, Problem
 
 GROUPS = ("hardware", "precision", "compile", "schedule", "loader", "transfer")
 RUN = [
-    "data=digits", "model=mlp", "model.widths=[64,64]", "train.global_batch=32", "train.epochs=null", "train.steps=4",
-    "metrics.every=1", "evaluate.every=2", "checkpoint.every=2", "checkpoint.keep_last=10",
+    "hardware=cpu", "data=digits", "model=mlp", "model.widths=[64,64]", "train.global_batch=32", "train.epochs=null",
+    "train.steps=4", "metrics.every=1", "evaluate.every=2", "checkpoint.every=2", "checkpoint.keep_last=10",
 ]  # fmt: skip
+ON_DEVICE = ["hardware=auto", "train.determinism=exact"]
+"""The best device here, which repeats a run bit for bit only if asked to."""
 WORDS = {
     ("precision", "fp8"): ["precision.min_size=16"],
-    ("precision", "mxfp8"): ["precision.min_size=32"],
     ("compile", "full"): ["compile.backend=aot_eager"],
     ("compile", "blocks"): ["compile.backend=aot_eager"],
     ("schedule", "custom"): ["schedule.factory=test_levers:halving"],
+    ("precision", "tf32"): ON_DEVICE,
+    ("precision", "mxfp8"): [*ON_DEVICE, "precision.min_size=32"],
+    **{("hardware", name): ["train.determinism=exact"] for name in table("hardware")},
 }  # fmt: skip
 """What an option needs beside its name, or what keeps it short; max_autotune compiles for real."""
 ELSEWHERE = {
@@ -38,6 +42,11 @@ def halving() -> object:
     return lambda step, steps: 0.5**step
 
 
+def merged(words: list[str]) -> list[str]:
+    """Of two overrides of one key the later."""
+    return list({word.partition("=")[0]: word for word in words}.values())
+
+
 def refusals(words: list[str]) -> list[Problem]:
     try:
         plan(words, plugins=["test_levers"])
@@ -48,7 +57,7 @@ def refusals(words: list[str]) -> list[Problem]:
 
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in table(group)])
 def test_it_runs_and_resumes_or_is_refused(tmp_path: Path, group: str, option: str) -> None:
-    words = [*RUN, f"{group}={option}", *WORDS.get((group, option), [])]
+    words = merged([*RUN, *WORDS.get((group, option), []), f"{group}={option}"])
     if refused := refusals(words):
         assert all(problem.where and problem.why and problem.fix for problem in refused)
         assert any(f"{group}={option}" in problem.where for problem in refused)

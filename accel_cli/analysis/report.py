@@ -47,6 +47,7 @@ def page(runs: Sequence[RunFolder]) -> str:
         headline.headline(runs, names),
         sections.curves(runs, names),
         sections.time_shares(runs, names),
+        sections.compression(runs, names),
         sections.advice(runs, names),
         sections.settings(runs, names),
         sections.decisions(runs, names),

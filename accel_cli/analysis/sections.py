@@ -10,6 +10,7 @@ from typing import Any
 from accel_cli.analysis import wording
 from accel_cli.analysis.chart import stacked_bar
 from accel_cli.analysis.comparison import differing_settings, what_differs
+from accel_cli.analysis.compression import HEADER, bought
 from accel_cli.analysis.curves import figures
 from accel_cli.analysis.markup import Child, Html, element, join, table
 from accel_cli.analysis.run_folder import RunFolder, flatten
@@ -76,6 +77,18 @@ def advice(runs: Runs, names: Names) -> Html | None:
                 )
             )
     return section("Worth trying next", element("ol", *items, class_="advice") if items else None)
+
+
+def compression(runs: Runs, names: Names) -> Html | None:
+    rows: list[list[Child]] = []
+    notes: list[Child] = []
+    for run, name in zip(runs, names, strict=True):
+        for row in bought(run.summary):
+            rows.append([*([name] if len(runs) > 1 else []), *row[:7]])
+            notes += [element("li", f"{row.name}: {note}") for note in row.notes]
+    header = [*(["run"] if len(runs) > 1 else []), *HEADER]
+    listed = element("ul", *notes, class_="quiet") if notes else None
+    return section("What compression bought", table(header, rows) if rows else None, listed)
 
 
 def settings(runs: Runs, names: Names) -> Html | None:

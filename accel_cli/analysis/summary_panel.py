@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from accel_cli.analysis.compression import bought
 from accel_cli.analysis.wording import (
     NOTHING,
     TIME_PARTS,
@@ -54,6 +55,7 @@ def lines(
         *_work(summary, settings),
         *_time(summary, filled),
         *_speed(summary),
+        *_compression(summary),
         *_advice(summary),
         *_next(summary, run),
     ]
@@ -126,6 +128,17 @@ def _speed(summary: dict[str, Any]) -> list[Line]:
     if is_finite(summary.get("first_step_seconds")):
         said.append(f"first step after {duration(summary['first_step_seconds'])}")
     return [("speed", " · ".join(said) or NOTHING)]
+
+
+def _compression(summary: dict[str, Any]) -> list[Line]:
+    found: list[Line] = []
+    for row in bought(summary):
+        found.append((row.name, f"at step {row.when} · validation metric {row.metric}"))
+        found.append(("", f"stored in {row.stored} · multiply-adds {row.operations}"))
+        found.append(("", f"latency of one sample {row.latency}"))
+        if row.training != NOTHING:
+            found.append(("", f"a training step {row.training}"))
+    return found
 
 
 def _advice(summary: dict[str, Any]) -> list[Line]:

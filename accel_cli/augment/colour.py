@@ -60,7 +60,8 @@ def hue(images: Tensor, turns: Tensor) -> Tensor:
     angle = (angle[:, None] / 6 + turns).remainder_(1.0).mul_(6)
     value, chroma = highest[:, None], span[:, None]
     # Each channel falls from the value by the chroma, as far as its own angle is away (Alvy Ray Smith 1978).
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    # Made on the device: numbers from the host would make it wait.
+    offsets = torch.arange(5.0, 0.0, -2.0, device=images.device).view(1, 3, 1, 1)
     place = (angle + offsets).remainder_(6.0)
     return value - chroma * torch.minimum(place, 4 - place).clamp_(0, 1)
 

@@ -55,8 +55,7 @@ def turn(images: Tensor, degrees: Tensor | None, growth: Tensor | None) -> Tenso
 
     x, y = (_pixel_centres(pixels, images.device) for pixels in (width, height))
     x, y = x.view(1, 1, width), y.view(1, height, 1)
-    grid = torch.stack((x * along + y * across, y * along - x * across), dim=-1)
-    grid = grid * torch.tensor([2 / width, 2 / height], device=images.device)
+    grid = torch.stack(((x * along + y * across) * (2 / width), (y * along - x * across) * (2 / height)), dim=-1)
     return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", padding_mode="reflection", align_corners=False)
 
 

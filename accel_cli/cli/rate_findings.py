@@ -16,9 +16,13 @@ BUSY = 1.5
 """From this spread of one rate on, other programs are at work."""
 LOADED = 0.75
 """From this load for each core on, other programs are at work."""
-DELIVERED = 0.6
-"""Of what as many single threads would do together: less from all threads is not how matrix products scale."""
-PRECISIONS = ("bf16", "fp16", "fp8")
+DELIVERED = 0.4
+"""Of what as many single threads would do together: less from all threads is not how matrix products scale, even where
+two threads share a core, which halves what each does."""
+PRECISIONS = ("tf32", "bf16", "fp16", "fp8")
+GAINED = 1.2
+"""From all threads together over one: less, and one does as well."""
+UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6))
 
 
 class Finding(NamedTuple):
@@ -30,7 +34,7 @@ class Finding(NamedTuple):
 
 
 def precisions(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Finding]:
-    """bf16, fp16 and fp8 against fp32, on the device that hardware=auto takes."""
+    """tf32, bf16, fp16 and fp8 against fp32, on the device that hardware=auto takes."""
     device, name, rates = _device(machine, measured)
     found = rates.get("flops_per_second", {})
     base = found.get("fp32")
@@ -86,13 +90,13 @@ def scaling(machine: Machine, measured: Mapping[str, Any]) -> Iterator[Finding]:
     """Threads that do not deliver: bound to one core, throttled, or in other programs' way."""
     rates = measured.get("rates", {}).get("cpu", {})
     found = rates.get("threads")
-    if not found or found["all"] > found["one"] * max(1.2, DELIVERED * found["cores"]):
+    if not found or (gained := found["all"] / found["one"]) > max(GAINED, DELIVERED * found["cores"]):
         return
     noise, limit = _noise(rates, measured, machine), bound_by() or ("OMP_THREAD_LIMIT" if thread_limit() else "")
     yield Finding(
-        f"{found['cores']} threads are {times(found['all'] / found['one'])} as fast as one",
+        f"{found['cores']} threads are {times(gained)} as fast as one",
         f"matrix products: {flops(found['all'])} against {flops(found['one'])}" + noise,
-        f"unset {limit}" if limit else "" if noise else "hardware.threads=1",
+        f"unset {limit}" if limit else "hardware.threads=1" if gained < GAINED and not noise else "",
     )
 
 
@@ -122,9 +126,14 @@ def _noise(rates: Mapping[str, Any], measured: Mapping[str, Any], machine: Machi
 
 
 def bandwidth(rate: float) -> str:
-    return f"{rate / 1e9:.3g} GB/s" if rate >= 1e9 else f"{rate / 1e6:.3g} MB/s"
+    return _told(rate, "B/s")
 
 
 def flops(rate: float) -> str:
     """Operations per second as people read them."""
-    return f"{rate / 1e12:.3g} TFLOP/s" if rate >= 1e12 else f"{rate / 1e9:.3g} GFLOP/s"
+    return _told(rate, "FLOP/s")
+
+
+def _told(rate: float, unit: str) -> str:
+    prefix, size = next((known for known in UNITS if rate >= known[1]), UNITS[-1])
+    return f"{rate / size:.3g} {prefix}{unit}"

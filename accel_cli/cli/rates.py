@@ -19,7 +19,7 @@ ROUNDS = 4
 SLOW = 0.25
 """Seconds of one large product from which on smaller ones are measured: emulated precisions take that long."""
 DTYPES = {
-    "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8,
+    "fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8,
     "fp8": torch.float8_e4m3fn,
 }  # fmt: skip
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -39,6 +39,8 @@ def matrix_rates(device: str, late: Late) -> dict[str, Any]:
             if device == "cpu" and 64 * fastest(_product(256, device, dtype), device, seconds=0.01) > SLOW:
                 side = 256  # only then: so small a product measures how threads wait for each other
             work = _product(side, device, dtype)
+            if precision == "tf32":
+                work = _rounding(work, device)
             works[precision] = (2 * side**3, work)
     rounds = in_turns(works, device, late)
     rates = {precision: max(rounds[precision]) if precision in rounds else None for precision in DTYPES}
@@ -119,11 +121,26 @@ def in_turns(works: dict[str, tuple[float, Work]], device: str, late: Late) -> d
     return rounds
 
 
+def _rounding(work: Work, device: str) -> Work:
+    """The same with TF32 allowed, which torch keeps for the whole process."""
+    if device == "cpu":
+        raise NotImplementedError("a CPU multiplies no tf32")
+
+    def rounded() -> None:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        work()
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+    return rounded
+
+
 def _product(side: int, device: str, dtype: torch.dtype) -> Work:
     first, second = (torch.randn(side, side, device=device) for _ in range(2))
     if dtype == torch.int8:
-        whole = [x.mul(40).to(torch.int8) for x in (first, second)]
-        return lambda: torch._int_mm(*whole)
+        whole, columns = (x.mul(40).to(torch.int8) for x in (first, second))
+        if device != "cpu":  # the quick kernel reads the second factor by columns
+            columns = columns.t()
+        return lambda: torch._int_mm(whole, columns)
     if dtype == torch.float8_e4m3fn:
         scale = torch.ones((), device=device)
         row, column = first.to(dtype), second.to(dtype).t()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -30,6 +31,8 @@ class Full(Compile):
         if self.config.backend not in backends:
             where = f"compile.backend={self.config.backend}"
             raise ConfigError(Problem(where, "torch.compile has no such backend", f"one of: {', '.join(backends)}"))
+        # Inductor advises who asks for fp32 to call torch for tf32: here that is a word, which the summary advises.
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         mode = self.mode_of_graphs if self.config.cuda_graphs else self.mode
         effort = {"mode": mode} if mode and self.config.backend == "inductor" else {}
         return {"backend": self.config.backend, "dynamic": self.config.dynamic, **effort}

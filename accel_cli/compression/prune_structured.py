@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import math
+import warnings
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -17,7 +19,6 @@ from accel_cli.compression.base import Pass
 from accel_cli.compression.operations import multiply_adds
 from accel_cli.compression.resize import difference, flat_indices, resize, sizes
 from accel_cli.config.schema.compression import PruneStructured as Config
-from accel_cli.config.suggest import unmatched
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.structure import Border, Changed
 
@@ -34,7 +35,7 @@ class PruneStructured(Pass):
 
     def borders(self, steps: int) -> tuple[int, ...]:
         c = self.config
-        between = (c.end - c.start) / max(1, c.times - 1)
+        between = ((c.end or c.start) - c.start) / max(1, c.times - 1)
         return tuple(sorted({round((c.start + number * between) * steps) for number in range(c.times)}))
 
     def check(self, model: nn.Module, task: Any, outputs: Any) -> None:
@@ -84,9 +85,13 @@ class Graph:
         self.names = {module: name for name, module in model.named_modules()}
         self.history: list[Any] = []
         try:
-            self.graph = torch_pruning.DependencyGraph().build_dependency(
-                model, example, forward_fn=lambda module, batch: task.forward(module, batch)
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore"
+                )  # of parameters without a module, which it cuts along the last dimension
+                self.graph = torch_pruning.DependencyGraph().build_dependency(
+                    model, example, forward_fn=lambda module, batch: task.forward(module, batch)
+                )
         except Exception as error:  # whatever the user's code does when it is traced
             why = f"torch-pruning cannot follow this model: {type(error).__name__}: {str(error)[:120]}"
             raise ConfigError(
@@ -202,10 +207,12 @@ class Graph:
     def _fixed(self) -> dict[nn.Module, bool]:
         """Modules that keep their output width; True: that may not change at all, since they share a parameter."""
         patterns = self.config.keep
-        unknown = [p for p in patterns if not any(fnmatchcase(name, p) for name in self.names.values())]
-        if unknown:
-            names = [name for name in self.names.values() if name]
-            raise ConfigError([unmatched(f"{KEY}.keep={p}", p, names, f"{KEY}.keep=[{{}}]") for p in unknown])
+        names = [name for name in self.names.values() if name]
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                near = (difflib.get_close_matches(pattern, names, n=1, cutoff=0) or names)[0]
+                fix = f"did you mean {KEY}.keep=[{near}] ?"
+                raise ConfigError(Problem(f"{KEY}.keep=[{pattern}]", "matches no module of this model", fix))
         fixed = {m: False for m, name in self.names.items() if any(fnmatchcase(name, p) for p in patterns)}
         fixed |= dict.fromkeys(self._outputs(), False)
         owners: dict[int, list[nn.Module]] = {}

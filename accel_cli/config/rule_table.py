@@ -5,6 +5,7 @@ from __future__ import annotations
 from accel_cli.config.augment_rules import AUGMENT_RULES, SEVERAL_OF
 from accel_cli.config.communication_rules import COMMUNICATION_RULES
 from accel_cli.config.compile_rules import COMPILE_RULES
+from accel_cli.config.compression_rules import COMPRESSION_RULES
 from accel_cli.config.context_rules import CONTEXT_RULES
 from accel_cli.config.decide import TASK_KEYS, foreign_task_keys
 from accel_cli.config.facts import Facts, Rule
@@ -78,6 +79,7 @@ RULES: tuple[Rule, ...] = (
     *AUGMENT_RULES,
     *TRANSFER_RULES,
     *LOW_RANK_RULES,
+    *COMPRESSION_RULES,
     Rule(
         "one-length", "refuse", "a run states one of train.epochs, train.steps and train.samples",
         lambda f: " ".join(f"train.{k}={getattr(f.run.train, k):g}" for k in f.lengths) or "train.epochs=null",

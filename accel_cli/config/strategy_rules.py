@@ -28,8 +28,8 @@ def _fitting_processes(facts: Facts) -> str:
     if "auto" not in facts.run.strategy.stated().values():
         return f"try launch.processes={least}"
     given = math.prod(size for size in facts.run.strategy.stated().values() if size != "auto")
-    low, high = nearest_batches(processes, given)
-    return f"try launch.processes={low} or launch.processes={high}"
+    near = dict.fromkeys(nearest_batches(processes, given))
+    return "try " + " or ".join(f"launch.processes={count}" for count in near)
 
 
 def _replicas(facts: Facts) -> int:

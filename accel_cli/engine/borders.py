@@ -66,6 +66,18 @@ def next_border(parts: Parts, changes: Sequence[Change], step: int, steps: int) 
     return min((border for border in later if step < border < steps), default=steps)
 
 
+def unreached(parts: Parts, changes: Sequence[Change], step: int, steps: int) -> list[str]:
+    """What the user should know of changes that training ended too early for."""
+    undone = {change.part for change in changes if change.record is None}
+    missed = {name: [b for b in part.borders(steps) if step <= b < steps] for name, part in parts.items()}
+    made = {(change.part, change.step) for change in changes}
+    return [
+        f"{name} was to change the model before step {later[0]}; training ended at step {step}"
+        for name, borders in missed.items()
+        if name not in undone and (later := [b for b in borders if (name, b) not in made])
+    ]
+
+
 class Watch:
     """Told of every change; this one does not look."""
 
@@ -163,7 +175,11 @@ class Carried(Saved):
             name = key.rpartition("/")[0]
             if kept.get(name) is None or name in odd:
                 del self.values[key]
-        weights = {name: value.detach().cpu().clone() for name, value in changed.model.state_dict().items()}
+        types = {name: value.dtype for name, value in self.held["model"].items()}  # of precision=bf16_pure, for one
+        weights = {
+            name: value.detach().to("cpu", types.get(name, value.dtype), copy=True)
+            for name, value in changed.model.state_dict().items()
+        }
         self.held["model"] = weights
         if self.held["average"]:
             averages = {

@@ -43,6 +43,8 @@ class Bought(Watch):
         self.rows: list[dict[str, Any]] = [
             row for row in read(folder) if row["step"] < step or row["status"] == ROLLED_BACK
         ]
+        self._milliseconds: float | None = None
+        """Of a training step before the next change."""
         self._before: nn.Module | None = None
         self._row: dict[str, Any] = {}
 
@@ -60,6 +62,7 @@ class Bought(Watch):
             row["latency"] = latency([_call(m, border, around) for m in arms], around.hardware)
         row["notes"] = list(notes)
         row["status"] = "made"
+        row["step_milliseconds"] = {"before": self._milliseconds, "after": None}
         self._before = None
         drop = dropped(row["before"]["metric"], row["after"]["metric"], around.task)
         floor = around.run.compression.own.floor
@@ -85,6 +88,14 @@ class Bought(Watch):
         """Training around the changes so far has come to the next border, or to its end, with this metric."""
         for row in self.rows:
             row.setdefault("recovered", metric)
+        self._write(world)
+
+    def took(self, milliseconds: float | None, world: Any) -> None:
+        """A training step took so long around the model as the last changes have left it."""
+        for row in self.rows:
+            if row["step_milliseconds"]["after"] is None and row["status"] == "made":
+                row["step_milliseconds"]["after"] = milliseconds
+        self._milliseconds = milliseconds
         self._write(world)
 
     def undecided(self, t: Training) -> set[int]:

@@ -26,7 +26,7 @@ def finish(t: Training, folder: Path, watch: Watch) -> nn.Module | None:
     Returns the whole model on the device of each rank, the same on all; None where nothing is to be changed. Raises
     ResourceError where there is no room for it.
     """
-    parts = {"transfer": t.transfer, **t.passes}
+    parts = t.parts
     if not due(parts, t.start.changes, t.steps, t.steps):
         return None
     found = newest(t.world, folder, resume=True, restarted=False)

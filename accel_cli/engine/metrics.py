@@ -43,6 +43,7 @@ class Metrics:
         self._pending: tuple[dict[str, Any], list[float], Callable[[], list[Any]]] | None = None
         self._statistics = Statistics(training.bare)
         self._in_a_row = 0
+        self._phase_began = 0
         self._seconds_before = 0.0
         self._first_step_ended = 0.0
 
@@ -54,6 +55,7 @@ class Metrics:
     def follow(self, training: Training) -> None:
         """The run goes on with another training, whose model has another structure."""
         self.t, self._statistics = training, Statistics(training.bare)
+        self._phase_began = len(self.step_seconds)
         self.pause()
 
     def cut(self, cut: Callable[[], object]) -> None:
@@ -145,6 +147,11 @@ class Metrics:
                 f"the loss scale collapsed at step {record['step']}: every fp16 gradient overflows",
                 "try precision=bf16, or a lower optimizer.learning_rate",
             )
+
+    @property
+    def phase_seconds(self) -> list[float]:
+        """Of the steps of this attempt around the model as it is."""
+        return self.step_seconds[self._phase_began :]
 
     @property
     def taken_seconds(self) -> float:

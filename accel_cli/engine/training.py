@@ -86,6 +86,11 @@ class Training:
     step: int = 0
 
     @property
+    def parts(self) -> dict[str, Any]:
+        """All that may change the model's structure."""
+        return {"transfer": self.transfer, **self.passes}
+
+    @property
     def samples(self) -> int:
         return self.step * self.work.global_batch
 

@@ -141,5 +141,11 @@ def clearly_faster(candidate: Pace, default: Pace, margin: float) -> bool:
     return candidate.seconds < default.seconds * (1.0 - max(margin, candidate.floor, default.floor))
 
 
+def steps_within(run: Run, steps: int, step_seconds: float) -> int:
+    """Of the run's steps, those that its time budget leaves at this pace."""
+    budget = run.train.seconds
+    return steps if budget is None else min(steps, math.ceil(budget / step_seconds))
+
+
 def milliseconds(value: float) -> str:
     return f"{1e3 * value:.3g} ms"

@@ -16,7 +16,7 @@ from accel_cli.config.rules import refusals
 from accel_cli.config.run import Run
 from accel_cli.engine.blocks import find_blocks
 from accel_cli.engine.measured import keep, key, recall
-from accel_cli.engine.trial import Pace, Trial, clearly_faster, milliseconds, race
+from accel_cli.engine.trial import Pace, Trial, clearly_faster, milliseconds, race, steps_within
 from accel_cli.world import World
 
 SECONDS = 4.0
@@ -42,7 +42,7 @@ def settle_compile(run: Run, hardware: Any, world: World, say: Callable[[str], N
         t = trial.training
         pace = race({"eager": trial.step}, hardware, world, 0.5)["eager"]
         mode = "blocks" if len(find_blocks(t.bare, run.train.blocks)) >= MANY else "full"
-        steps, name = t.steps, key(t, f"compile={mode}")
+        steps, name = steps_within(run, t.steps, pace.seconds), key(t, f"compile={mode}")
     compiled = run.with_option("compile", mode)
     if problems := refusals(Facts(compiled, detect(), ("*",))):
         return _settled(eager, f"compile={mode} is refused: {problems[0].why}", {})

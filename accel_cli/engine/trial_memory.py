@@ -13,6 +13,7 @@ from accel_cli.config.run import Run
 from accel_cli.config.work import share_sizes
 from accel_cli.engine.trial import Trial
 from accel_cli.errors import ResourceError
+from accel_cli.loader.choose import gigabytes
 from accel_cli.world import World
 
 ROOM = 0.9
@@ -134,7 +135,3 @@ def _foreseen(needed: dict[int, float], size: int) -> float:
         return needed[known[0]]
     slope = max(0.0, needed[known[1]] - needed[known[0]]) / (known[1] - known[0])
     return needed[known[1]] + slope * (size - known[1])
-
-
-def gigabytes(size: float) -> str:
-    return f"{size / 1e9:.3g} GB"

@@ -11,7 +11,7 @@ from accel_cli.config.precision_candidates import EXACT, candidates
 from accel_cli.config.rules import refusals
 from accel_cli.config.run import Run
 from accel_cli.engine.measured import keep, key, recall
-from accel_cli.engine.trial import Pace, Trial, clearly_faster, contest, milliseconds, race
+from accel_cli.engine.trial import Pace, Trial, clearly_faster, contest, milliseconds, race, steps_within
 from accel_cli.errors import ConfigError
 from accel_cli.world import World
 
@@ -36,7 +36,7 @@ def settle_precision(run: Run, hardware: Any, world: World) -> tuple[Run, Decisi
         if known is None:
             pace = race({EXACT: trial.step}, hardware, world, 0.0)[EXACT]
     if known is None:
-        whole = steps * pace.seconds
+        whole = steps_within(run, steps, pace.seconds) * pace.seconds
         seconds = min(SECONDS, SHARE * whole)
         if seconds < pace.seconds * 10 * len(options):
             why = f"the whole run is {whole:.2g} s of steps: timing others would take longer than they could save"

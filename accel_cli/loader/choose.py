@@ -25,10 +25,10 @@ def choose(
     """
     if dataset_bytes is None:
         return "workers", reason or "the samples cannot be held as tensors"
-    sizes = f"{dataset_bytes / 1e9:.2g} GB as tensors, {memory_available_bytes / 1e9:.2g} GB free"
+    sizes = f"{gigabytes(dataset_bytes)} as tensors, {gigabytes(memory_available_bytes)} free"
     fits = has_batch or dataset_bytes <= LARGEST_SHARE * memory_available_bytes
     if fits and device_bytes is not None and dataset_bytes <= LARGEST_SHARE * device_bytes:
-        return "device", f"{dataset_bytes / 1e9:.2g} GB, the device has {device_bytes / 1e9:.2g} GB free"
+        return "device", f"{gigabytes(dataset_bytes)}, the device has {gigabytes(device_bytes)} free"
     if has_batch:
         return "memory", "an array data set: a batch is one gather"
     return ("memory", f"small: {sizes}") if fits else ("workers", f"large: {sizes}")
@@ -49,3 +49,8 @@ def thread_count(threads: int | str, *, cores: int) -> int:
 
 def prefetched(prefetch: int | str) -> int:
     return prefetch if isinstance(prefetch, int) else PREFETCH
+
+
+def gigabytes(size: float) -> str:
+    number = size / 1e9
+    return f"{number:.3g} GB" if number < 1000 else f"{number:.0f} GB"

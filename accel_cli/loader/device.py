@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from accel_cli.loader.base import Loader
+from accel_cli.loader.choose import gigabytes
 from accel_cli.loader.read import Collate, Reader
 from accel_cli.loader.stacked import refusal
 
@@ -33,7 +34,7 @@ class Device(Loader):
     def _check(self, needed: int) -> None:
         free = self.sharing.device_memory
         if free is not None and needed > free:
-            why = f"the set takes {needed / 1e9:.2g} GB, {free / 1e9:.2g} GB of the device's memory is free"
+            why = f"the set takes {gigabytes(needed)}, {gigabytes(free)} of the device's memory is free"
             raise refusal("device", why, "memory")
 
 

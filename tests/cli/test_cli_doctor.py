@@ -11,7 +11,7 @@ import pytest
 
 from accel_cli.cli.doctor import measure
 from accel_cli.cli.findings import findings, places
-from accel_cli.cli.rate_findings import Finding
+from accel_cli.cli.rate_findings import Finding, bandwidth, flops
 from accel_cli.config.machine import GPU, Machine
 
 CPU = Machine(cores=4, memory_bytes=8 << 30)
@@ -45,7 +45,7 @@ def test_the_whole_command(tmp_path: Path) -> None:
     assert rate["flops_per_second"]["fp32"] > 1e8
     assert rate["bytes_per_second"] > 1e7
     assert rate["spread"] >= 1
-    assert set(rate["flops_per_second"]) == {"fp32", "bf16", "fp16", "int8", "fp8"}
+    assert set(rate["flops_per_second"]) == {"fp32", "tf32", "bf16", "fp16", "int8", "fp8"}
     assert all(rate["convolutions"][name] > 1e8 for name in ("contiguous", "channels_last"))
     assert all(value > 1e7 for value in rate["fills"].values())
     link = report["measured"]["links"]["gloo"]
@@ -103,6 +103,15 @@ def test_other_formats_threads_and_memory_are_judged_with_both_numbers() -> None
     assert (stuck[0], stuck[2]) == ("4 threads are 1x as fast as one", "hardware.threads=1")
     cpu["threads"] = {"cores": 4, "one": 30e9, "all": 110e9}
     assert len(found(rates={"cpu": cpu})) == 2
+    cpu["threads"] = {"cores": 16, "one": 170e9, "all": 1180e9}  # eight cores of two threads each
+    assert len(found(rates={"cpu": cpu})) == 2
+    cpu["threads"] = {"cores": 16, "one": 170e9, "all": 900e9}
+    assert found(rates={"cpu": cpu})[2][::2] == ("16 threads are 5.3x as fast as one", "")
+
+
+def test_rates_are_told_in_the_unit_that_fits() -> None:
+    assert [flops(rate) for rate in (5.5e8, 1.2e12, 1.17e15)] == ["550 MFLOP/s", "1.2 TFLOP/s", "1.17 PFLOP/s"]
+    assert [bandwidth(rate) for rate in (2e5, 9.3e9, 4.08e12)] == ["0.2 MB/s", "9.3 GB/s", "4.08 TB/s"]
 
 
 def test_a_busy_machine_is_not_blamed_for_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from accel_cli.config.rules import RULES, Facts, judge, refusals
 from accel_cli.config.run import Run, check_tree
 from accel_cli.errors import Problem
 
+PRUNE = "compression.passes.prune_structured"
 CPU = Machine(cores=2, memory_bytes=8 << 30)
 TWO_GPUS = replace(CPU, cores=16, gpus=(GPU("a", 80 << 30, (9, 0)), GPU("b", 80 << 30, (9, 0))))
 APPLE = replace(CPU, mps=True)
@@ -168,6 +169,14 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "teacher-knows-the-task": (CPU, {"compression": "distill", "task": "custom"}),
     "teacher-sees-views": (CPU, {"compression": "distill", "augment": "basic"}),
     "teacher-has-views": (CPU, {"compression": "distill", "compression.passes.distill.views": 4}),
+    "another-width-in-a-layout": (
+        CPU,
+        {"compression": "prune_structured", "strategy": "localsgd", "launch.processes": 2},
+    ),
+    "prune-structured-end": (CPU, {"compression": "prune_structured", f"{PRUNE}.end": 0.1}),
+    "another-width-of-a-head": (CPU, {"compression": "prune_structured", "transfer": "frozen_features"}),
+    "another-width-in-fp8": (CPU, {"compression": "prune_structured", f"{PRUNE}.multiple": 8, "precision": "fp8"}),
+    "floor-of-nothing": (CPU, {"compression.floor": 0.1}),
     "early-in-time": (CPU, {"stopping": "early", "train.epochs": 2.0}),
     "plateau-in-time": (CPU, {"schedule": "plateau", "train.epochs": 2.0}),
     "evaluates-in-time": (CPU, {"train.epochs": None, "train.steps": 10, "evaluate.every": 20}),
@@ -213,10 +222,8 @@ def composed(settings: dict[str, Any]) -> Run:
             node[group] = {**_keys(group, value), "option": value}
         else:
             several = value if isinstance(value, list) else [value]
-            node[group] = {
-                **node[group],
-                SEVERAL[group]: {name: _keys(group, name) for name in several if name != "none"},
-            }
+            held = {name: _keys(group, name) for name in several if name != "none"}
+            node[group] = {**node[group], SEVERAL[group]: held}
     checked = check_tree(node)
     assert checked.run is not None
     assert not checked.problems, checked.problems

@@ -109,6 +109,13 @@ def test_compiling_has_to_pay_before_the_run_ends(tmp_path: Path, compile_second
     assert f"pays after {pays}" in found["why"]
 
 
+def test_a_time_budget_bounds_what_compiling_can_give_back(tmp_path: Path) -> None:
+    folder = write_run([*LONG, "train.seconds=2", "compile=auto"], tmp_path, 1)
+    ((decision,),) = run_ranks(settled, 1, str(folder), str(tmp_path))
+    assert decision["value"] == "none"
+    assert decision["why"].startswith("the whole run is 2 s of steps")
+
+
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_compiling_that_gains_nothing_is_left(tmp_path: Path, world_size: int) -> None:
     """aot_eager traces and runs the same kernels: equal gradients, no gain."""

@@ -81,10 +81,14 @@ def look(folder: str) -> dict[str, Any]:
     a = torch.randn(512, 512)
     for _ in range(3):
         a @ a
-    found = r"Cpus_allowed_list:\s*(\S+)"
-    masks = [re.findall(found, (task / "status").read_text())[0] for task in Path("/proc/self/task").iterdir()]
-    return {"parent": before, "own": sorted(os.sched_getaffinity(0)), "masks": set(masks),
-            "threads": torch.get_num_threads(), "tasks": len(masks)}  # fmt: skip
+    tasks = [(task / "status").read_text() for task in Path("/proc/self/task").iterdir()]
+    masks: dict[str, set[str]] = {}
+    for text in tasks:
+        name, mask = re.findall(r"(?:Name|Cpus_allowed_list):\s*(\S+)", text)
+        if not name.startswith("cuda"):  # the driver's own thread, which torch wakes for a CPU too
+            masks.setdefault(mask, set()).add(name)
+    return {"parent": before, "own": sorted(os.sched_getaffinity(0)), "masks": masks,
+            "threads": torch.get_num_threads(), "tasks": len(tasks)}  # fmt: skip
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores to share")

@@ -49,7 +49,7 @@ class PruneStructured(Option):
     least: float = Field(ge=0, lt=1, description="of a layer's channels, so many stay")
     keep: list[str] = Field(description="glob patterns on module names that keep their width")
     start: float = Field(ge=0, lt=1, description="of the run's steps, when the first are taken out")
-    end: float = Field(ge=0, lt=1, description="of the run's steps, when the last are")
+    end: float | None = Field(ge=0, lt=1, description="with times: of the run's steps, when the last are taken out")
     times: Count = Field(description="how often, from start to end, each time as many multiply-adds less")
 
 

@@ -1,0 +1,91 @@
+"""Rules about compression passes: their order, and what a model that changes its width meets."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from accel_cli.config.facts import Facts, Rule
+
+SET_UP_AGAIN = ("single", "ddp", "fsdp", "hsdp", "dataparallel")
+"""Strategies under which training can go on around a model of another structure."""
+KEY = "compression.passes"
+
+
+def _structured(facts: Facts) -> Any:
+    return facts.run.compression.get("prune_structured")
+
+
+def _start(facts: Facts, name: str) -> float:
+    return float(getattr(facts.run.compression[name], "start"))  # noqa: B009
+
+
+def _ends_wrongly(facts: Facts) -> bool:
+    c = _structured(facts)
+    return c is not None and (c.end is not None if c.times == 1 else c.end is None or c.end <= c.start)
+
+
+def _end_fix(c: Any) -> str:
+    return f"{(c.start + 1) / 2:g}" if c.times > 1 else f"null, or {KEY}.prune_structured.times=3"
+
+
+def _uneven_in_fp8(facts: Facts) -> bool:
+    c = _structured(facts)
+    return c is not None and facts.run.precision.option in ("fp8", "mxfp8") and c.multiple % 16 > 0
+
+
+def _backwards(facts: Facts) -> list[tuple[str, str]]:
+    """Neighbouring passes of which the second begins before the first."""
+    starts = [(name, _start(facts, name)) for name, option in facts.run.compression.items() if hasattr(option, "start")]
+    return [(first, second) for (first, early), (second, late) in pairwise(starts) if late < early]
+
+
+def _first_backwards(facts: Facts) -> tuple[str, str, float]:
+    first, second = _backwards(facts)[0]
+    return first, second, _start(facts, first)
+
+
+COMPRESSION_RULES: tuple[Rule, ...] = (
+    Rule(
+        "passes-in-order", "refuse", "passes begin in the order in which they are named",
+        lambda f: f"{KEY}.{_first_backwards(f)[1]}.start={_start(f, _first_backwards(f)[1]):g}",
+        lambda f: bool(_backwards(f)),
+        lambda f: "{0} stands before it and begins at {2:g} of the run's steps".format(*_first_backwards(f)),
+        lambda f: "try {1}.{0[1]}.start={0[2]:g}".format(_first_backwards(f), KEY),
+    ),
+    Rule(
+        "another-width-in-a-layout", "refuse", "prune_structured needs training to be set up again",
+        lambda f: f"compression=prune_structured strategy={f.run.strategy.option}",
+        lambda f: _structured(f) is not None and f.run.strategy.option not in SET_UP_AGAIN,
+        "what its ranks hold of the model, and keep beside it, is of the width before",
+        lambda f: "try strategy=ddp" if f.world_size > 1 else "try strategy=single",
+    ),
+    Rule(
+        "prune-structured-end", "refuse", "pruning several times ends after it begins, pruning once has one time",
+        lambda f: f"{KEY}.prune_structured.end={'null' if _structured(f).end is None else _structured(f).end}",
+        _ends_wrongly,
+        lambda f: f"times={_structured(f).times}, the first at {_structured(f).start:g} of the run's steps",
+        lambda f: f"try {KEY}.prune_structured.end={_end_fix(_structured(f))}",
+    ),
+    Rule(
+        "another-width-of-a-head", "refuse", "features of a frozen model have one width",
+        lambda f: f"compression=prune_structured transfer={f.run.transfer.option}",
+        lambda f: _structured(f) is not None and f.run.transfer.option == "frozen_features",
+        "only a head is trained, on features that were computed once",
+        "try transfer=finetune",
+    ),
+    Rule(
+        "another-width-in-fp8", "refuse", "fp8 products come in blocks of 16",
+        lambda f: f"{KEY}.prune_structured.multiple={_structured(f).multiple}",
+        _uneven_in_fp8,
+        lambda f: f"precision={f.run.precision.option} needs widths that 16 divides",
+        f"try {KEY}.prune_structured.multiple=16",
+    ),
+    Rule(
+        "floor-of-nothing", "warn", "compression.floor is about passes",
+        lambda f: f"compression.floor={f.run.compression.own.floor:g}",
+        lambda f: f.run.compression.own.floor is not None and not f.run.compression,
+        "there is no pass to roll back",
+        "try compression=prune_structured, or leave compression.floor out",
+    ),
+)  # fmt: skip
