@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/transfer.py features    an epoch of a model frozen but for its head / on features
     .venv/bin/python benchmarks/transfer.py teacher     a step with a teacher's cached outputs / one without
-    .venv/bin/python benchmarks/transfer.py probe       eight classes, then the other two: what is a trained net worth
+    .venv/bin/python benchmarks/transfer.py probe --images FOLDER   eight classes of CIFAR-10, then two
 
 features: seconds of an epoch, its validation included, of the same head of the same resnet on the same images in the
 same order, and how far the losses of the first epoch are apart. What computing the features once took is told beside.
@@ -21,7 +21,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,10 @@ IMAGES = ["hardware=cpu", "data=synthetic", "data.samples=400", "train.global_ba
 RESNET = [*IMAGES, "model=resnet", "model.width=32", "model.blocks=[1,1,1]"]
 STUDENT = [*IMAGES, "model=resnet", "model.width=16", "model.blocks=[1,1]"]
 FROZEN = "transfer.freeze=[stem.*,blocks.*]"
-PAIRS = ([8, 9], [3, 5], [1, 7], [4, 6], [0, 2])
-"""Digits that are left out in pretraining: those of seed 0, 1, ...; then again."""
-RATES = (0.001, 0.003, 0.01, 0.03)
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PAIRS = (("automobile", "horse"), ("deer", "truck"), ("bird", "ship"), ("cat", "airplane"), ("dog", "frog"))
+"""Classes that are left out in pretraining: those of seed 0, 1, ...; then again."""
+RATES = (0.003, 0.01, 0.03)
 LEAST = 20.0
 """Times that an epoch on cached features is faster."""
 MOST = 1.05
@@ -55,7 +56,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=10, help="of one arm in one round, of the part teacher")
     parser.add_argument("--seeds", type=int, default=5, help="of the part probe")
-    parser.add_argument("--samples", type=int, default=10, help="to train on, of the part probe")
+    parser.add_argument("--samples", type=int, default=10, help="of each class to train on, of the part probe")
+    parser.add_argument("--images", type=Path, help="folder that holds train/<class>/* of CIFAR-10, for the part probe")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -114,10 +116,11 @@ def probe(folder: Path, given: argparse.Namespace) -> None:
     for seed in range(given.seeds):
         pair = PAIRS[seed % len(PAIRS)]
         trained = folder / str(seed)
-        eight = few(seed, [digit for digit in range(10) if digit not in pair], None, 64)
-        summary = train([*eight, "train.steps=150", "optimizer.learning_rate=0.005"], run_dir=trained, plugins=[PLUGIN])
-        print(f"seed {seed}: {summary['metric']['value']:.3f} on eight digits; without {pair}", flush=True)
-        begun = [*few(seed, pair, given.samples, given.samples), "train.steps=40", f"transfer.weights={trained}"]
+        eight = few(given.images, seed, [name for name in CLASSES if name not in pair], 900, 300, 64)
+        summary = train([*eight, "train.steps=250", "optimizer.learning_rate=0.005"], run_dir=trained, plugins=[PLUGIN])
+        print(f"seed {seed}: {summary['metric']['value']:.3f} on eight classes; then {' or '.join(pair)}", flush=True)
+        begun = few(given.images, seed, pair, 600, given.samples, 2 * given.samples)
+        begun = [*begun, "train.steps=40", f"transfer.weights={trained}"]
         arms = {
             "scratch": [*begun[:-1]],
             "linear_probe": [*begun, "transfer=linear_probe"],
@@ -141,13 +144,13 @@ def probe(folder: Path, given: argparse.Namespace) -> None:
     print(table(rows))
 
 
-PLUGIN = str(Path(__file__).with_name("few_digits.py"))
+PLUGIN = str(Path(__file__).with_name("few_images.py"))
 
 
-def few(seed: int, classes: list[int], samples: int | None, batch: int) -> list[str]:
-    """A small net on so many samples of these digits."""
-    arguments = f"{{classes:{classes},seed:{seed},train:{samples or 'null'}}}".replace(" ", "")
-    return ["hardware=cpu", "model=cnn", "model.channels=[32,64]", "data=custom", "data.factory=few_digits:Digits",
+def few(images: Path, seed: int, classes: Sequence[str], of: int, samples: int, batch: int) -> list[str]:
+    """A small net on so many samples of each of these classes."""
+    arguments = f"{{root:{images.resolve()},classes:[{','.join(classes)}],of:{of},train:{samples},seed:{seed}}}"
+    return ["hardware=cpu", "model=cnn", "model.channels=[16,32,64]", "data=custom", "data.factory=few_images:Images",
             f"data.args={arguments}", f"train.global_batch={batch}", "train.epochs=null", f"train.seed={seed}",
             "hardware.memory_format=contiguous", "evaluate.every=1000", "checkpoint.every=1000"]  # fmt: skip
 

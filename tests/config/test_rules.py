@@ -169,6 +169,7 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "teacher-knows-the-task": (CPU, {"compression": "distill", "task": "custom"}),
     "teacher-sees-views": (CPU, {"compression": "distill", "augment": "basic"}),
     "teacher-has-views": (CPU, {"compression": "distill", "compression.passes.distill.views": 4}),
+    "passes-in-order": (CPU, {"compression": ["prune_structured", "low_rank"]}),
     "another-width-in-a-layout": (
         CPU,
         {"compression": "prune_structured", "strategy": "localsgd", "launch.processes": 2},
