@@ -12,8 +12,11 @@ from torchvision.transforms.functional import pil_to_tensor
 
 
 class Images(Dataset[tuple[Tensor, Tensor]]):
-    """Images [3, height, width] of -1 to 1, numbered by their place in ``classes``. Of each class's first ``of``, in an
-    order that follows from ``seed``, a third is test, a third validation, and ``train`` of the others are for training."""
+    """Images [3, height, width] of -1 to 1, numbered by their place in ``classes``.
+
+    Of each class's first ``of``, in an order that follows from ``seed``, a third is test, a third validation, and
+    ``train`` of the others are for training.
+    """
 
     def __init__(self, split: str, root: str, classes: list[str], of: int, train: int, seed: int) -> None:
         third = of // 3
