@@ -35,6 +35,8 @@ class Border:
     """A batch of two samples, where the model is."""
     batches: Callable[[int], Iterable[Any]]
     """(samples) -> batches of the first so many training samples, as evaluation reads them, where the model is."""
+    seed: int = 0
+    """The run's: what a change draws has to follow from it."""
     outputs: Any = None
     """Makes teachers (engine/outputs.py); None once training has ended."""
 
@@ -57,6 +59,9 @@ class Structural:
     At a border training ends with a checkpoint; the whole model is changed, the same on every rank; and training is set
     up again around it. A run that was killed goes on from that checkpoint in the same way.
     """
+
+    measured = True
+    """Whether what a change bought is measured: not where it makes nothing smaller, nor is meant to."""
 
     def borders(self, steps: int) -> tuple[int, ...]:
         """The steps, of 0 to ``steps``, before which ``change`` is called; at ``steps``: when training has ended."""

@@ -2,20 +2,26 @@
 
     .venv/bin/python benchmarks/transfer.py features    an epoch of a model frozen but for its head / on features
     .venv/bin/python benchmarks/transfer.py teacher     a step with a teacher's cached outputs / one without
+    .venv/bin/python benchmarks/transfer.py probe --images FOLDER   eight classes of CIFAR-10, then two
 
 features: seconds of an epoch, its validation included, of the same head of the same resnet on the same images in the
 same order, and how far the losses of the first epoch are apart. What computing the features once took is told beside.
 teacher: a step of a resnet; and, with a teacher that computes anew in each step, as well. The floor is the denominator
-against itself. Every arm is a training of this process; on one thread, the default, seconds are those that it computed.
+against itself.
+probe: test accuracy on two classes of a net that was trained on the other eight, of its head alone and of all of it,
+against the same net from scratch: the same few samples, steps and batches, and for every arm the rate that is best on
+validation. Each seed leaves two other classes out and draws other samples.
+Every arm is a training of this process; on one thread, the default, seconds are those that it computed.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +30,7 @@ from compare import Ratio, interleave, merged, ratio, table, verdict
 
 from accel_cli.api import train
 from accel_cli.cli.plan import plan
+from accel_cli.config import factory
 from accel_cli.engine import setup
 from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.step import train_step
@@ -33,6 +40,10 @@ IMAGES = ["hardware=cpu", "data=synthetic", "data.samples=400", "train.global_ba
 RESNET = [*IMAGES, "model=resnet", "model.width=32", "model.blocks=[1,1,1]"]
 STUDENT = [*IMAGES, "model=resnet", "model.width=16", "model.blocks=[1,1]"]
 FROZEN = "transfer.freeze=[stem.*,blocks.*]"
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PAIRS = (("automobile", "horse"), ("deer", "truck"), ("bird", "ship"), ("cat", "airplane"), ("dog", "frog"))
+"""Classes that are left out in pretraining: those of seed 0, 1, ...; then again."""
+RATES = (0.003, 0.01, 0.03)
 LEAST = 20.0
 """Times that an epoch on cached features is faster."""
 MOST = 1.05
@@ -41,15 +52,21 @@ MOST = 1.05
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("features", "teacher"))
+    parser.add_argument("part", choices=("features", "teacher", "probe"))
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=10, help="of one arm in one round, of the part teacher")
+    parser.add_argument("--seeds", type=int, default=5, help="of the part probe")
+    parser.add_argument("--samples", type=int, default=10, help="of each class to train on, of the part probe")
+    parser.add_argument("--images", type=Path, help="folder that holds train/<class>/* of CIFAR-10, for the part probe")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         trained = Path(folder) / "trained"
+        if given.part == "probe":
+            probe(Path(folder), given)
+            return
         train(merged([*RESNET, "train.epochs=null", "train.steps=4"]), run_dir=trained)
         {"features": features, "teacher": teacher}[given.part](trained, given)
 
@@ -93,6 +110,51 @@ def teacher(trained: Path, given: argparse.Namespace) -> None:
     print(table(rows))
 
 
+def probe(folder: Path, given: argparse.Namespace) -> None:
+    found: dict[str, list[float]] = {}
+    seen: dict[str, set[str]] = {}
+    for seed in range(given.seeds):
+        pair = PAIRS[seed % len(PAIRS)]
+        trained = folder / str(seed)
+        eight = few(given.images, seed, [name for name in CLASSES if name not in pair], 900, 300, 64)
+        summary = train([*eight, "train.steps=250", "optimizer.learning_rate=0.005"], run_dir=trained, plugins=[PLUGIN])
+        print(f"seed {seed}: {summary['metric']['value']:.3f} on eight classes; then {' or '.join(pair)}", flush=True)
+        begun = few(given.images, seed, pair, 600, given.samples, 2 * given.samples)
+        begun = [*begun, "train.steps=40", f"transfer.weights={trained}"]
+        arms = {
+            "scratch": [*begun[:-1]],
+            "linear_probe": [*begun, "transfer=linear_probe"],
+            "finetune": [*begun, "transfer=finetune"],
+        }
+        for name, words in arms.items():
+            tried = [Arm([*words, f"optimizer.learning_rate={rate}"]) for rate in RATES]
+            scores = [arm.scores() for arm in tried]
+            best = max(
+                range(len(RATES)), key=lambda n: (scores[n]["validation_accuracy"], -scores[n]["validation_loss"])
+            )
+            found.setdefault(name, []).append(scores[best]["test_accuracy"])
+            seen.setdefault(name, set()).update(type(arm.training.data).__name__ for arm in tried)
+    rows: list[list[object]] = [["arm", "test accuracy", "std", "least", "n", "ahead of scratch in", "trained on"]]
+    for name, values in found.items():
+        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+        ahead = sum(a > b for a, b in zip(values, found["scratch"], strict=True))
+        inputs = "cached features" if seen[name] == {"Features"} else "images"
+        rows.append([name, f"{statistics.mean(values):.3f}", f"{spread:.3f}", f"{min(values):.3f}", len(values),
+                     f"{ahead} of {len(values)}" if name != "scratch" else "", inputs])  # fmt: skip
+    print(table(rows))
+
+
+PLUGIN = str(Path(__file__).with_name("few_images.py"))
+
+
+def few(images: Path, seed: int, classes: Sequence[str], of: int, samples: int, batch: int) -> list[str]:
+    """A small net on so many samples of each of these classes."""
+    arguments = f"{{root:{images.resolve()},classes:[{','.join(classes)}],of:{of},train:{samples},seed:{seed}}}"
+    return ["hardware=cpu", "model=cnn", "model.channels=[16,32,64]", "data=custom", "data.factory=few_images:Images",
+            f"data.args={arguments}", f"train.global_batch={batch}", "train.epochs=null", f"train.seed={seed}",
+            "hardware.memory_format=contiguous", "evaluate.every=1000", "checkpoint.every=1000"]  # fmt: skip
+
+
 def clock() -> float:
     """Seconds that one thread has computed, which neighbours don't lengthen; of several, seconds that have passed."""
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
@@ -102,7 +164,8 @@ class Arm:
     """A training, stepped by hand."""
 
     def __init__(self, words: list[str]) -> None:
-        run = plan(merged([*words, f"hardware.threads={torch.get_num_threads()}"])).run
+        run = plan(merged([*words, f"hardware.threads={torch.get_num_threads()}"]), plugins=[PLUGIN]).run
+        factory.grant([PLUGIN])
         began = clock()
         self.training, _ = setup.build(run, *setup.enter(run), lambda line: None)
         self.building = clock() - began
@@ -124,6 +187,12 @@ class Arm:
         self.losses()
         evaluate(self.training, "validation")
         return clock() - began
+
+    def scores(self) -> dict[str, float]:
+        """After all its steps."""
+        for _ in range(self.training.steps):
+            self.step()
+        return {**evaluate(self.training, "validation"), **evaluate(self.training, "test")}
 
     def steps(self, count: int) -> float:
         """Seconds of a step."""

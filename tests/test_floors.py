@@ -17,7 +17,7 @@ FILES = {
     for path in sorted((ROOT / "accel_cli").rglob("*.py"))
 }
 FLOORS = {
-    **dict.fromkeys(("config", "world", "errors", "description", "structure"), 0),
+    **dict.fromkeys(("config", "world", "errors", "description", "structure", "published"), 0),
     **dict.fromkeys(set(GROUPS) - {"launch"}, 1),
     "engine": 2,
     **dict.fromkeys(("launch", "worker", "analysis"), 3),

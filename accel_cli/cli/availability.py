@@ -19,7 +19,7 @@ from accel_cli.config.names import Names
 from accel_cli.config.parts import SEVERAL, table
 from accel_cli.config.preload import ALLOCATORS
 from accel_cli.config.rule_table import RULES
-from accel_cli.config.run import Run
+from accel_cli.config.run import Run, Several
 from accel_cli.errors import Problem
 
 FLAGS = frozenset({"avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"})
@@ -91,7 +91,8 @@ class Judge:
         """The default run with this option at its own defaults; keys that are the user's to name stay empty."""
         chosen: Any = table(group)[option].schema.model_construct(**{**values, "option": option})
         if group in SEVERAL:
-            chosen = {} if SEVERAL[group] in values else {option: chosen}
+            held = Several({} if SEVERAL[group] in values else {option: chosen})
+            held.own, chosen = getattr(self.default, group).own, held
         return replace(self.default, **{group: chosen})
 
     def _against(self, run: Run, level: str, text: str) -> Problem | None:

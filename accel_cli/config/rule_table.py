@@ -13,6 +13,7 @@ from accel_cli.config.facts import Facts, Rule
 from accel_cli.config.hardware_rules import HARDWARE_RULES
 from accel_cli.config.launch_rules import LAUNCH_RULES
 from accel_cli.config.loader_rules import LOADER_RULES
+from accel_cli.config.low_rank_rules import LOW_RANK_RULES
 from accel_cli.config.mask_rules import MASK_RULES
 from accel_cli.config.memory_rules import MEMORY_RULES
 from accel_cli.config.optimizer_rules import OPTIMIZER_RULES
@@ -23,7 +24,7 @@ from accel_cli.config.replica_rules import REPLICA_RULES
 from accel_cli.config.schedule_rules import SCHEDULE_RULES, evaluations, waits_too_long
 from accel_cli.config.strategy_rules import STRATEGY_RULES
 from accel_cli.config.stream_rules import STREAM_RULES
-from accel_cli.config.transfer_rules import TRANSFER_RULES
+from accel_cli.config.transfer_rules import FREEZES, HEAD_ALONE, TRANSFER_RULES, brings_nothing
 
 INPUT_OF_MODEL = {
     "cnn": "image",
@@ -63,13 +64,6 @@ def _beyond(facts: Facts, section: str) -> bool:
     return every != "epoch" and steps is not None and every > steps
 
 
-def _brings_nothing(facts: Facts) -> bool:
-    model, transfer = facts.run.model, facts.run.transfer
-    if transfer.option == "none" or transfer.weights is not None or model.option in ("transformers", "custom"):
-        return False
-    return not (model.option == "torchvision" and model.weights) and not (model.option == "timm" and model.pretrained)
-
-
 RULES: tuple[Rule, ...] = (
     *STRATEGY_RULES,
     *PIPELINE_RULES,
@@ -89,6 +83,7 @@ RULES: tuple[Rule, ...] = (
     *TRANSFER_RULES,
     *MASK_RULES,
     *EXPORT_RULES,
+    *LOW_RANK_RULES,
     *COMPRESSION_RULES,
     *QUANTIZATION_RULES,
     Rule(
@@ -126,16 +121,16 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "something-to-train", "refuse", "transfer.freeze leaves parameters to train",
         lambda f: f"transfer.freeze=[{','.join(f.run.transfer.freeze)}]",
-        lambda f: f.run.transfer.option == "finetune" and bool(ALL_PARAMETERS & set(f.run.transfer.freeze)),
+        lambda f: f.run.transfer.option in FREEZES and bool(ALL_PARAMETERS & set(f.run.transfer.freeze)),
         "freezes every parameter: nothing is left to train",
         "try transfer.freeze=[]",
     ),
     Rule(
         "finetune-from-nothing", "warn", "transfer starts from trained weights",
         lambda f: f"transfer={f.run.transfer.option}",
-        _brings_nothing,
+        lambda f: f.run.transfer.option != "none" and brings_nothing(f),
         lambda f: f"no weights are named, and model={f.run.model.option} brings none: "
-        + ("the features are random" if f.run.transfer.option == "frozen_features" else "this trains from scratch"),
+        + ("the features are random" if f.run.transfer.option in HEAD_ALONE else "this trains from scratch"),
         lambda f: "try model.pretrained=true" if f.run.model.option == "timm" else "try transfer.weights=runs/<a run>",
     ),
     Rule(

@@ -47,8 +47,8 @@ def did_you_mean(found: list[str]) -> str:
     return f"did you mean {words} ?"
 
 
-def unmatched(where: str, pattern: str, names: Sequence[str], typed: str) -> Problem:
-    """The problem of a glob that no parameter's name matches, with the pattern or the names that may have been meant.
+def unmatched(where: str, pattern: str, names: Sequence[str], typed: str, kind: str = "parameter") -> Problem:
+    """The problem of a glob that no name of this kind matches, with the pattern or the names that may have been meant.
 
     ``typed`` is what one would type, with {} for the pattern.
     """
@@ -57,4 +57,4 @@ def unmatched(where: str, pattern: str, names: Sequence[str], typed: str) -> Pro
     )
     near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4) or names[:3]
     fix = f"try {typed.format(wider)}" if wider else f"nearest: {', '.join(near)}"
-    return Problem(where, "matches no parameter", fix)
+    return Problem(where, f"matches no {kind}", fix)

@@ -1,4 +1,4 @@
-"""Rules about what is computed once and learnt from: features of a frozen model, outputs of a teacher."""
+"""Rules about where a run begins, and about what is computed once and learnt from: features, outputs of a teacher."""
 
 from __future__ import annotations
 
@@ -10,6 +10,26 @@ from accel_cli.config.facts import Facts, Rule
 HOLDS_WHOLE = ("single", "ddp", "localsgd", "diloco")
 """Strategies under which every rank has a whole model that its own forward runs."""
 TEACHER = "compression.passes.distill"
+GOES_ON_AROUND = ("single", "ddp", "fsdp", "hsdp")
+"""Strategies under which training was shown to go on around a model that has other parameters to train."""
+HEAD_ALONE = ("frozen_features", "linear_probe")
+FREEZES = ("finetune", "gradual_unfreezing")
+"""Options with a key for what stays as it is."""
+CHANGES = ("gradual_unfreezing", "lora")
+"""Options that decide at borders what is trained."""
+
+
+def brings_nothing(facts: Facts) -> bool:
+    """Whether the run begins with weights that nobody has trained, as far as its options tell."""
+    model, transfer = facts.run.model, facts.run.transfer
+    if model.option in ("transformers", "custom") or (transfer.option != "none" and transfer.weights is not None):
+        return False
+    return not (model.option == "torchvision" and model.weights) and not (model.option == "timm" and model.pretrained)
+
+
+def _untaught(facts: Facts) -> list[str]:
+    """Passes that change the model, which a teacher does not."""
+    return [name for name in facts.run.compression if name != "distill"]
 
 
 def _features(facts: Facts) -> bool:
@@ -54,7 +74,48 @@ def _data_draws(facts: Facts) -> bool:
     return bool(facts.run.augment) or bool(facts.run.data.option == "custom")
 
 
+def _frozen_groups(facts: Facts) -> list[str]:
+    return [group.match for group in facts.run.optimizer.groups if group.frozen]
+
+
 TRANSFER_RULES: tuple[Rule, ...] = (
+    Rule(
+        "thaws-in-order", "refuse", "transfer=gradual_unfreezing ends after it has started",
+        lambda f: f"transfer.start={f.run.transfer.start:g} transfer.end={f.run.transfer.end:g}",
+        lambda f: f.run.transfer.option == "gradual_unfreezing" and f.run.transfer.times > 1
+        and f.run.transfer.end <= f.run.transfer.start,
+        "no steps lie between the first layers that thaw and the last",
+        lambda f: "try transfer.start=0.2 transfer.end=0.6, or transfer.times=1",
+    ),
+    Rule(
+        "one-place-freezes", "refuse", "what thaws or is added to is frozen in one place",
+        lambda f: f"transfer={f.run.transfer.option} optimizer.groups match={_frozen_groups(f)[0]}",
+        lambda f: f.run.transfer.option in CHANGES and bool(_frozen_groups(f)),
+        "it decides at its borders what is trained, and would thaw the group",
+        lambda f: f"try transfer.freeze=[{','.join(_frozen_groups(f))}] in the place of a frozen group"
+        if f.run.transfer.option == "gradual_unfreezing" else "leave the group out: what gets no addition is frozen",
+    ),
+    Rule(
+        "trained-anew-in-a-layout", "refuse", "other parameters to train need training to be set up again",
+        lambda f: f"transfer={f.run.transfer.option} strategy={f.run.strategy.option}",
+        lambda f: f.run.transfer.option in CHANGES and f.run.strategy.option not in GOES_ON_AROUND,
+        "what its ranks hold, and keep beside it, is of the parameters that were trained before",
+        lambda f: "try strategy=fsdp" if f.world_size > 1 else "try strategy=single",
+    ),
+    Rule(
+        "additions-in-floats", "refuse", "transfer=lora computes its layers itself",
+        lambda f: f"transfer=lora precision={f.run.precision.option}",
+        lambda f: f.run.transfer.option == "lora" and f.run.precision.option in ("fp8", "mxfp8"),
+        "layers with an addition do not multiply in float8",
+        "try precision=bf16",
+    ),
+    Rule(
+        "additions-before-compression", "refuse", "what transfer=lora adds is merged before a model is made smaller",
+        lambda f: f"transfer=lora compression=[{','.join(f.run.compression)}]",
+        lambda f: f.run.transfer.option == "lora" and bool(_untaught(f)),
+        lambda f: f"{' and '.join(_untaught(f))} would change layers whose weights are not all trained",
+        "try compression=none, and compress the finished run: transfer=finetune transfer.weights=runs/<it>",
+    ),
     Rule(
         "features-of-a-whole-model", "refuse", "transfer=frozen_features trains a head, which every rank holds",
         lambda f: f"transfer=frozen_features strategy={f.run.strategy.option}",

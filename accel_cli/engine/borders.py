@@ -85,6 +85,9 @@ class Watch:
         """The model is about to be changed by a part. Returns a copy of it as it is, if one was made."""
         return None
 
+    def tell(self, name: str, notes: Sequence[str]) -> None:
+        """A change that is not measured has been made."""
+
     def after(self, name: str, model: nn.Module, border: Border, around: Any, notes: Sequence[str]) -> bool:
         """It has been. Whether the change may stand; if not, the copy takes the model's place."""
         return True
@@ -108,9 +111,13 @@ def cross(
     for name in names:
         model.eval()
         shapes = {parameter: value.shape for parameter, value in model.named_parameters()}
-        as_it_was = watch.before(name, model, border, around)
+        measured = parts[name].measured
+        as_it_was = watch.before(name, model, border, around) if measured else None
         changed = parts[name].change(model, border)
-        if watch.after(name, changed.model, border, around, changed.notes) or as_it_was is None:
+        if not measured:
+            watch.tell(name, changed.notes)
+        stands = not measured or watch.after(name, changed.model, border, around, changed.notes)
+        if stands or as_it_was is None:
             model = changed.model
             changes.append(Change(name, border.step, changed.record))
             if carried is not None:

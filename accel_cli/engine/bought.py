@@ -72,9 +72,12 @@ class Bought(Watch):
             self.say(f"{name} was rolled back: {told_drop(row, around.task)}, more than compression.floor={floor:g}")
         self.rows.append(row)
         self._write(around.world)
+        self.tell(name, notes)
+        return stands
+
+    def tell(self, name: str, notes: Sequence[str]) -> None:
         for note in notes:
             self.say(f"{name}: {note}")
-        return stands
 
     @property
     def open(self) -> bool:

@@ -99,7 +99,7 @@ def _model(run: Run, description: Any, device: str) -> Any:
     with torch.device(device):
         model = implementation("model", run.model)(run.model, description)
     if run.transfer.option != "none":
-        implementation("transfer", run.transfer)(run.transfer).apply(model)
+        implementation("transfer", run.transfer)(run.transfer).apply(model, description)
     return model
 
 

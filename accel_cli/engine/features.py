@@ -8,11 +8,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from accel_cli.config.run import Run
+from accel_cli.config.transfer_rules import HOLDS_WHOLE
 from accel_cli.data.base import SPLITS, Data, Split
 from accel_cli.description import DataDescription
 from accel_cli.engine.output_table import Table
 from accel_cli.engine.outputs import Outputs
 from accel_cli.errors import CheckpointError
+from accel_cli.loader.stream import is_stream
+from accel_cli.loader.varies import varies
+
+
+def through_the_model(head: Any, run: Run, data: Any, augment: Any) -> str:
+    """Why the head's inputs are computed in every step; empty where they are computed once, as ``on_features`` does."""
+    train = data.split("train")
+    if head.always:
+        return ""
+    if augment is not None:
+        return "augmentation draws anew in every epoch"
+    if run.strategy.option not in HOLDS_WHOLE:
+        return f"under strategy={run.strategy.option} no rank holds the whole model"
+    if run.compression:
+        return f"compression={','.join(run.compression)} reads or changes all of it"
+    if is_stream(train):
+        return "the data is a stream, which has no samples by number"
+    return varies(train, collate=data.collate, seed=run.train.seed)
 
 
 def on_features(head: Any, model: nn.Module, outputs: Outputs) -> Features:

@@ -22,7 +22,7 @@ from accel_cli.engine.batches import augmentation, loader_of, node_of
 from accel_cli.engine.blocks import find_blocks
 from accel_cli.engine.borders import Start, Watch
 from accel_cli.engine.evaluate import Around
-from accel_cli.engine.features import on_features
+from accel_cli.engine.features import on_features, through_the_model
 from accel_cli.engine.outputs import Outputs
 from accel_cli.engine.step import step_seed
 from accel_cli.engine.training import Training, Whole
@@ -88,7 +88,7 @@ def build(
     parts = borders.parts_of(run)
     transfer = parts["transfer"]
     passes = {name: parts[name] for name in run.compression}
-    for line in transfer.apply(bare):
+    for line in transfer.apply(bare, description):
         say(line)
     lines, still = freeze(bare, run.optimizer.groups)
     for line in lines:
@@ -118,7 +118,10 @@ def build(
         say(line)
     _check(task, bare, example, precision)
     head = _head(transfer, task, bare, example, min(2, description.train_samples or 2), precision) if learns else None
-    if head is not None:
+    why = through_the_model(head, run, data, augment) if head is not None else ""
+    if head is not None and why:
+        say(f"{head.name} is trained through the frozen rest of the model: {why}")
+    elif head is not None:
         data, augment = on_features(head, bare, outputs), None
         say(f"{head.name} is trained, on features {list(data.describe().input_shape)} of the rest, computed once")
         example = batch_of(data, 2, home)
@@ -236,7 +239,8 @@ def border_of(
     outputs: Outputs | None = None,
 ) -> Border:
     """What a change of a model on ``home`` may look at."""
-    return Border(step, run_steps, task, example, partial(_batches, data, home, run.evaluate.batch), outputs)
+    batches = partial(_batches, data, home, run.evaluate.batch)
+    return Border(step, run_steps, task, example, batches, run.train.seed, outputs)
 
 
 def batch_of(data: Any, size: int, home: torch.device) -> Any:

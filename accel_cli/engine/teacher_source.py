@@ -17,7 +17,7 @@ from accel_cli.config.schema.model import Custom, Torchvision
 from accel_cli.description import DataDescription
 from accel_cli.engine.trained import TrainedModel, trained_model
 from accel_cli.errors import CheckpointError, ConfigError, Problem, SecurityError
-from accel_cli.transfer.weights import looks_pickled, pickle_problem
+from accel_cli.transfer.source import looks_pickled, pickle_problem
 
 BYTE = 255
 

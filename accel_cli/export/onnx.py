@@ -29,7 +29,7 @@ class ONNX(Export):
     def write(self, model: nn.Module, inputs: Tensor, folder: Path) -> list[Path]:
         for module in model.modules():
             if hasattr(module, "operators"):  # of a quantized layer: see compression/deployed.py
-                module.operators = "onnx"
+                setattr(module, "operators", "onnx")  # noqa: B010
         program = captured(model, inputs, WHERE)
         size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
         try:

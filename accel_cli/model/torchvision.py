@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +11,9 @@ from torch import Tensor, nn
 from accel_cli.config.schema.model import Torchvision
 from accel_cli.config.suggest import did_you_mean, nearest
 from accel_cli.description import DataDescription
-from accel_cli.errors import ConfigError, Problem, ResourceError
+from accel_cli.errors import ConfigError, Problem
 from accel_cli.model.base import described, on_meta, outputs, probe, require
+from accel_cli.published import read
 
 WITHOUT_AUXILIARY = {"aux_logits": False, "init_weights": True}
 PRESET = {"googlenet": WITHOUT_AUXILIARY, "inception_v3": WITHOUT_AUXILIARY}
@@ -47,7 +46,7 @@ def build(config: Torchvision, description: DataDescription) -> nn.Module:
             why = f"{config.architecture}: {error}"
             raise ConfigError(Problem(f"model.args={config.args}", why, "try model.args={}")) from error
         if published and not on_meta():
-            fill(model, read(published), str(published))
+            fill(model, read(published.url, str(published), "try model.weights=null"), str(published))
         fresh = fit(model, description.input_shape[0], count, replace_head=published is not None)
         if published:
             model.new_parameters = fresh
@@ -82,27 +81,6 @@ def find_weights(config: Torchvision) -> Any:
         fix = f"it has {names}; a file of your own: transfer=finetune transfer.weights=<file>"
         raise ConfigError(Problem(f"model.weights={config.weights}", "no such published weights", fix))
     return known[name]
-
-
-def read(published: Any) -> dict[str, Tensor]:
-    """The tensors of published weights: from torch's hub folder, downloaded into it where the network allows.
-
-    The file must carry the hash that its name promises, and is read as tensors only.
-    """
-    url = published.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-    prefix = path.stem.rsplit("-", 1)[-1]
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
-        except (OSError, RuntimeError) as error:
-            message = f"cannot download {published}: {error}"
-            raise ResourceError(message, f"put {url} at {path}, or try model.weights=null") from error
-    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(prefix):
-        message = f"{path} is damaged: its hash is not {prefix}"
-        raise ResourceError(message, f"delete it and put {url} there, or try model.weights=null")
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def fill(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from accel_cli.config.schema.base import Option
+from accel_cli.description import DataDescription
 from accel_cli.structure import Structural
 
 
@@ -16,8 +17,11 @@ class Transfer(Structural):
     def __init__(self, config: Option):
         self.config = config
 
-    def apply(self, model: nn.Module) -> list[str]:
-        """Load and freeze in place; returns lines for the user. Applying twice gives the same model."""
+    def apply(self, model: nn.Module, description: DataDescription | None = None) -> list[str]:
+        """Load and freeze in place; returns lines for the user. Applying twice gives the same model.
+
+        ``description`` is this run's data, for a word where the weights were trained on other classes.
+        """
         return []
 
     def rates(self, model: nn.Module) -> dict[str, float]:
@@ -29,8 +33,9 @@ class Transfer(Structural):
         return []
 
     def head(self, model: nn.Module, task: Any, batch: Any, samples: int) -> Any:
-        """The part to train alone, on what the frozen rest gives, which is then computed once; None: train them all.
+        """The part to train alone, on what the frozen rest gives; None: train them all.
 
-        Called in evaluation mode with a batch of so many samples; freezes in place.
+        What the rest gives is then computed once; unless the part's ``always`` is false and it is not the same in every
+        epoch. Called in evaluation mode with a batch of so many samples; freezes in place.
         """
         return None

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from accel_cli.config.schema.transfer import Finetune as Schema
 from accel_cli.config.suggest import unmatched
+from accel_cli.description import DataDescription
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.transfer.base import Transfer
 from accel_cli.transfer.depth import depths
@@ -25,9 +26,9 @@ class Finetune(Transfer):
         self.new: set[str] | None = None
         """Names of parameters that no trained weights filled; None while nobody has said."""
 
-    def apply(self, model: nn.Module) -> list[str]:
+    def apply(self, model: nn.Module, description: DataDescription | None = None) -> list[str]:
         """Load, then freeze. Raises ConfigError for what cannot be found or matched, SecurityError for a pickle."""
-        self.new, lines = begin(model, self.config.weights)
+        self.new, lines = begin(model, self.config.weights, description)
         if self.config.head_rate != 1 and self.new is None:
             why = "nobody has said which parameters are new: there are no weights"
             raise ConfigError(
@@ -51,16 +52,21 @@ class Finetune(Transfer):
 
     def frozen_modules(self, model: nn.Module) -> list[nn.Module]:
         """BatchNorm layers whose parameters are all frozen: in train mode their statistics would still move."""
-        if not self.config.freeze:
-            return []
-        layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        return [m for m in layers if m.affine and not any(p.requires_grad for p in m.parameters())]
+        return still(model) if self.config.freeze else []
 
 
-def begin(model: nn.Module, weights: str | None) -> tuple[set[str] | None, list[str]]:
+def still(model: nn.Module) -> list[nn.Module]:
+    """The BatchNorm layers whose parameters are all frozen."""
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [m for m in layers if m.affine and not any(p.requires_grad for p in m.parameters())]
+
+
+def begin(
+    model: nn.Module, weights: str | None, description: DataDescription | None = None
+) -> tuple[set[str] | None, list[str]]:
     """Load what is named, or keep what the model brought: (parameters that no trained weights filled, lines)."""
     if weights is not None:
-        loaded = load(model, weights)
+        loaded = load(model, weights, description)
         return {plain(name) for name in loaded.new}, list(loaded.lines)
     if (brought := getattr(model, "new_parameters", None)) is not None:
         return {plain(name) for name in brought}, [

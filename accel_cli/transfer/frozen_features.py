@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from accel_cli.config.schema.transfer import FrozenFeatures as Schema
+from accel_cli.description import DataDescription
 from accel_cli.transfer.base import Transfer
 from accel_cli.transfer.finetune import begin
-from accel_cli.transfer.head import Head, find, named
+from accel_cli.transfer.head import Head, alone
 
 
 class FrozenFeatures(Transfer):
@@ -21,15 +22,11 @@ class FrozenFeatures(Transfer):
 
     config: Schema
 
-    def apply(self, model: nn.Module) -> list[str]:
+    def apply(self, model: nn.Module, description: DataDescription | None = None) -> list[str]:
         """Load. Raises ConfigError for what cannot be found or matched, SecurityError for a pickle."""
-        return begin(model, self.config.weights)[1]
+        return begin(model, self.config.weights, description)[1]
 
     @torch.no_grad()
     def head(self, model: nn.Module, task: Any, batch: Any, samples: int) -> Head:
         """Find the head, prove it, freeze the rest. Raises ConfigError where features do not determine the output."""
-        name = find(model, task, batch) if self.config.head == "auto" else self.config.head
-        found = Head(name, named(model, name), self.config.views, f"transfer.head={self.config.head}")
-        found.check(model, task, batch, samples)
-        found.freeze_the_rest(model)
-        return found
+        return alone(self.config.head, self.config.views, model, task, batch, samples)

@@ -23,6 +23,10 @@ class Head:
     module: nn.Module
     views: int
     where: str
+    always: bool = True
+    """Whether its input is computed once even where it is drawn anew in each epoch."""
+    otherwise: str = FINETUNE
+    """What to type to do without."""
 
     def features(self, model: nn.Module, task: Any, batch: Any) -> Tensor:
         """What the head is given in a forward pass of the whole model, [n, ...]."""
@@ -39,6 +43,10 @@ class Head:
         near = 1e-5 if wanted.dtype == torch.float32 else 1e-2
         if float((again - wanted).abs().max()) > near * float(wanted.abs().max().clamp(min=1e-6)):
             raise self._refusal("does not make the model's output: something comes after it")
+        self.alone(model)
+
+    def alone(self, model: nn.Module) -> None:
+        """Raise ConfigError where the head shares a parameter with the rest."""
         every = list(model.named_parameters(remove_duplicate=False))
         rest = {id(parameter) for name, parameter in every if not self._holds(name)}
         if shared := [name for name, parameter in every if self._holds(name) and id(parameter) in rest]:
@@ -73,10 +81,24 @@ class Head:
         return inputs[0], outputs[0]
 
     def _refusal(self, why: str) -> ConfigError:
-        return ConfigError(Problem(self.where, f"{self.name} {why}", f"name another module, or try {FINETUNE}"))
+        return ConfigError(Problem(self.where, f"{self.name} {why}", f"name another module, or try {self.otherwise}"))
 
 
-def find(model: nn.Module, task: Any, batch: Any) -> str:
+def alone(
+    asked: str, views: int, model: nn.Module, task: Any, batch: Any, samples: int, *, always: bool = True
+) -> Head:
+    """The head that ``asked`` names, proven, with all else frozen.
+
+    Raises ConfigError where its input does not determine the model's output.
+    """
+    name = find(model, task, batch) if asked == "auto" else asked
+    found = Head(name, named(model, name), views, f"transfer.head={asked}", always)
+    found.check(model, task, batch, samples)
+    found.freeze_the_rest(model)
+    return found
+
+
+def find(model: nn.Module, task: Any, batch: Any, otherwise: str = FINETUNE) -> str:
     """The name of the innermost module with weights whose output is the model's; ConfigError where there is none."""
     made: list[tuple[str, Any]] = []
 
@@ -97,7 +119,7 @@ def find(model: nn.Module, task: Any, batch: Any) -> str:
     if not found:
         why = "the model's output is not the output of one of its modules with weights"
         latest = f"transfer.head={made[-1][0]}, or " if made else ""
-        raise ConfigError(Problem("transfer.head=auto", why, f"try {latest}{FINETUNE}"))
+        raise ConfigError(Problem("transfer.head=auto", why, f"try {latest}{otherwise}"))
     return found[0]
 
 

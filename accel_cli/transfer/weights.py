@@ -1,21 +1,17 @@
-"""Tensors from a file into a model, by name and shape."""
+"""Tensors of a source into a model, by name and shape."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
-from accel_cli.errors import ConfigError, Problem, SecurityError
-
-KEY = "transfer.weights"
-PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-IN_A_FOLDER = ("checkpoints/latest/model.safetensors", "model.safetensors")
-"""Where a run keeps the weights of its last checkpoint; and where a checkpoint itself, or an export, has them."""
+from accel_cli.description import DataDescription
+from accel_cli.errors import ConfigError, Problem
+from accel_cli.transfer.source import KEY, Source, opened
 
 
 @dataclass(frozen=True)
@@ -24,51 +20,8 @@ class Loaded:
 
     matched: tuple[str, ...]
     new: tuple[str, ...]
-    """Left at their fresh values: not in the file, or of another shape there."""
+    """Left at their fresh values: not in the source, or of another shape there."""
     lines: tuple[str, ...]
-
-
-def find(weights: str) -> Path:
-    """The safetensors file that ``weights`` means: itself, a run folder's or a checkpoint folder's.
-
-    Raises SecurityError for a pickle, ConfigError for what does not exist.
-    """
-    path = Path(weights).expanduser()
-    where = f"{KEY}={weights}"
-    if path.is_dir():
-        for inside in IN_A_FOLDER:
-            if (path / inside).is_file():
-                return path / inside
-        if pickles := sorted(p for p in path.iterdir() if p.suffix in PICKLES):
-            raise SecurityError(pickle_problem(where, pickles[0]))
-        why = f"a folder without {' or '.join(IN_A_FOLDER)}"
-        raise ConfigError(Problem(where, why, "name a run that has saved a checkpoint, or a .safetensors file"))
-    if not path.is_file():
-        siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(str(path), siblings, n=1)
-        fix = f"did you mean {KEY}={near[0]} ?" if near else "name a .safetensors file or a run folder"
-        raise ConfigError(Problem(where, "no such file or folder", fix))
-    if path.suffix in PICKLES or looks_pickled(path):
-        raise SecurityError(pickle_problem(where, path))
-    return path
-
-
-def looks_pickled(path: Path) -> bool:
-    """Whether the first bytes are torch.save's (a zip, or a bare pickle), whatever the file is called."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    is_safetensors = head[8:] == b"{"
-    return not is_safetensors and (head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and head[1:2] < b"\x06"))
-
-
-def pickle_problem(where: str, path: Path) -> Problem:
-    target = path.with_suffix(".safetensors")
-    convert = f"s.save_file(torch.load('{path}', weights_only=True), '{target}')"
-    return Problem(
-        where,
-        f"{path.name} is a pickle, which can run code when it is read",
-        f'convert it where you trust it: python -c "import torch, safetensors.torch as s; {convert}"',
-    )
 
 
 def plain(name: str) -> str:
@@ -81,39 +34,42 @@ def plain(name: str) -> str:
 
 
 @torch.no_grad()
-def load(model: nn.Module, weights: str) -> Loaded:
+def load(model: nn.Module, weights: str, description: DataDescription | None = None) -> Loaded:
     """Copy every tensor whose name and shape agree; report the others. On the meta device nothing is copied.
 
-    Raises ConfigError for a damaged file and where nothing agrees, SecurityError for a pickle.
+    ``description`` is this run's data, for a word where a run's had other classes. Raises ConfigError for a damaged
+    file and where nothing agrees, SecurityError for a pickle, ResourceError for published weights that cannot be had.
     """
-    path = find(weights)
     here = {plain(name): (name, tensor) for name, tensor in model.state_dict(keep_vars=True).items()}
-    try:
-        with safe_open(path, framework="pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            sources = {key if key in here else plain(key): key for key in shapes}
-            found = [name for name in here if name in sources]
-            matched = [name for name in found if shapes[sources[name]] == tuple(here[name][1].shape)]
-            for name in matched:
-                tensor = here[name][1]
-                if not tensor.is_meta:
-                    tensor.copy_(file.get_tensor(sources[name]))
-    except (SafetensorError, OSError) as error:
-        why = f"not readable as safetensors: {error}"
-        raise ConfigError(Problem(f"{KEY}={weights}", why, "copy the file again; it is damaged or cut off")) from error
-    if not any(here[name][1].dim() for name in matched):  # BatchNorm's counters alone are not a match
-        raise ConfigError(nothing_matched(weights, shapes, here))
+    with opened(weights) as source:
+        shapes = source.shapes
+        sources = {key if key in here else plain(key): key for key in shapes}
+        matched = matching(here, shapes, sources)
+        added = ""
+        if not matched:
+            sources, added = shifted(here, shapes, sources)
+            matched = matching(here, shapes, sources)
+        if not matched:
+            raise ConfigError(nothing_matched(weights, shapes, here))
+        for name in matched:
+            tensor = here[name][1]
+            if not tensor.is_meta:
+                tensor.copy_(source.tensor(sources[name]))
 
     # A tied tensor has two names and may stand in the file under either.
     filled = {id(here[name][1]) for name in matched}
-    misshapen = [name for name in found if name not in set(matched)]
+    misshapen = [name for name in here if name in sources and name not in set(matched)]
     absent = [name for name in here if name not in sources and id(here[name][1]) not in filled]
     numbers = sum(here[name][1].numel() for name in matched)
-    lines = [f"{len(matched)} of {len(here)} tensors ({numbers:,} numbers) from {path}"]
-    lines += [
-        f"{name}: {size(shapes[sources[name]])} in the file, {size(tuple(here[name][1].shape))} here: new"
-        for name in misshapen
-    ]
+    lines = [f"{len(matched)} of {len(here)} tensors ({numbers:,} numbers) from {source.said}"]
+    lines += [added] if added else []
+    lines += about(source, description)
+    lines += shortened(
+        [
+            f"{name}: {size(shapes[sources[name]])} in the file, {size(tuple(here[name][1].shape))} here: new"
+            for name in misshapen
+        ]
+    )
     lines += shortened([f"{name}: not in the file: new" for name in absent])
     lines += shortened([f"{key}: in the file, not here: left out" for name, key in sources.items() if name not in here])
     return Loaded(
@@ -121,6 +77,55 @@ def load(model: nn.Module, weights: str) -> Loaded:
         new=tuple(here[name][0] for name in (*misshapen, *absent)),
         lines=tuple(lines),
     )
+
+
+def matching(
+    here: dict[str, tuple[str, Tensor]], shapes: dict[str, tuple[int, ...]], sources: dict[str, str]
+) -> list[str]:
+    """The names whose shapes agree; none where these are BatchNorm's counters alone."""
+    found = [name for name, (_, t) in here.items() if name in sources and shapes[sources[name]] == tuple(t.shape)]
+    return found if any(here[name][1].dim() for name in found) else []
+
+
+def shifted(
+    here: dict[str, tuple[str, Tensor]], shapes: dict[str, tuple[int, ...]], sources: dict[str, str]
+) -> tuple[dict[str, str], str]:
+    """The names with the beginning that makes most of them agree taken off or put before, and a line that says so."""
+    tried = []
+    for start in beginnings(sources):
+        without = {name.removeprefix(start): key for name, key in sources.items() if name.startswith(start)}
+        tried.append((without, f"names in the file begin with {start} and are read without it"))
+    for start in beginnings(here):
+        tried.append(
+            ({start + name: key for name, key in sources.items()}, f"{start} was put before names in the file")
+        )
+    counts = [len(matching(here, shapes, names)) for names, _ in tried]
+    most = max(counts, default=0)
+    # A few may agree by chance.
+    return tried[counts.index(most)] if 2 * most >= min(len(here), len(sources)) > 0 else (sources, "")
+
+
+def beginnings(names: Iterable[str]) -> list[str]:
+    """``a.`` and ``a.b.`` of every name ``a.b.c``, in order."""
+    parts = [name.split(".")[:-1] for name in names]
+    return list(dict.fromkeys(".".join(p[:count]) + "." for p in parts for count in range(1, len(p) + 1)))
+
+
+def about(source: Source, description: DataDescription | None) -> list[str]:
+    """What a checkpoint's manifest says that shapes do not: other classes, another structure."""
+    lines = []
+    made = [f"{change['part']} at step {change['step']}" for change in source.manifest.get("structure") or ()
+            if change.get("record") is not None]  # fmt: skip
+    if made:
+        lines.append(f"their model's structure had been changed by {', '.join(made)}: tensors of other shapes are new")
+    theirs = (source.manifest.get("description") or {}).get("class_names")
+    ours = description.class_names if description is not None else None
+    if theirs and ours and len(theirs) == len(ours) and tuple(theirs) != ours:
+        there, here = (", ".join(shortened(list(map(str, names)))) for names in (theirs, ours))
+        lines.append(
+            f"warning: as many classes, but others: {there} there, {here} here: what fits of their head is kept"
+        )
+    return lines
 
 
 def size(shape: tuple[int, ...]) -> str:

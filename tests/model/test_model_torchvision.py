@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from types import SimpleNamespace
 
 import pytest
 import torch
 
+from accel_cli import published
 from accel_cli.errors import ConfigError, ResourceError
 from accel_cli.model import torchvision as option
 
@@ -90,8 +90,8 @@ def test_published_tensors_are_read_where_they_lie(tmp_path, monkeypatch):
     torch.save({"weight": torch.arange(3.0)}, folder / "fresh.pth")
     digest = hashlib.sha256((folder / "fresh.pth").read_bytes()).hexdigest()[:8]
     (folder / "fresh.pth").rename(folder / f"net-{digest}.pth")
-    published = SimpleNamespace(url=f"https://download.pytorch.org/models/net-{digest}.pth")
-    assert option.read(published)["weight"].tolist() == [0, 1, 2]
+    url = f"https://download.pytorch.org/models/net-{digest}.pth"
+    assert published.read(url, "net", "try another")["weight"].tolist() == [0, 1, 2]
 
 
 def test_first_and_last_layer_are_fitted_to_trained_weights():

@@ -149,6 +149,20 @@ class QAT(Quantization):
     power_of_two: bool = Field(description="whether scales are powers of two: fixed-point numbers, as for an FPGA")
 
 
+class LowRank(Option):
+    """Layers of low rank in place of full ones, where that saves multiply-adds."""
+
+    layers: list[str] = Field(min_length=1, description="glob patterns on the names of linear layers and convolutions")
+    energy: float | None = Field(
+        gt=0, lt=1, description="share of the squared singular values that a layer keeps; null: by multiply_adds"
+    )
+    multiply_adds: float | None = Field(
+        gt=0, lt=1, description="share of its multiply-adds that a layer keeps; null: by energy"
+    )
+    multiple: Count = Field(description="ranks are multiples of it where they can be")
+    start: float = Field(ge=0, le=1, description="share of the run's steps before it; 0: before training")
+
+
 OWN = Own
 OPTIONS = {
     "none": Entry(Pass, "accel_cli.compression.base:Pass"),
@@ -157,6 +171,7 @@ OPTIONS = {
     "prune_structured": Entry(
         PruneStructured, "accel_cli.compression.prune_structured:PruneStructured", requires=("torch_pruning",)
     ),
+    "low_rank": Entry(LowRank, "accel_cli.compression.low_rank:LowRank"),
     "distill": Entry(Distill, "accel_cli.compression.distill:Distill"),
     "ptq": Entry(PTQ, "accel_cli.compression.ptq:PTQ"),
     "qat": Entry(QAT, "accel_cli.compression.qat:QAT"),
