@@ -25,8 +25,8 @@ class Masked(Pass):
     """Masked weights are exactly zero after every step, whatever the optimizer's momentum would make of them.
 
     A mask only grows. It is set after an update, from this rank's part of the weights, and lies as they do; what is
-    averaged for evaluation (train.ema, train.lookahead) is cut with them. The last border only counts: zeros are
-    weights like others to whatever reads the model, and a dense kernel multiplies them.
+    averaged for evaluation (train.ema, train.lookahead) is cut with them. Borders change nothing: zeros are weights
+    like others to whatever reads the model, and a dense kernel multiplies them.
     """
 
     config: Config
@@ -87,8 +87,10 @@ class Masked(Pass):
         return found
 
     def borders(self, steps: int) -> tuple[int, ...]:
+        """Before the first cut, where nothing is changed but a run can go back to, and at the end."""
         self._steps = steps
-        return (steps,)
+        before = min(self.times(steps)) - 1
+        return (before, steps) if 0 < before < steps else (steps,)
 
     def attach(self, model: nn.Module) -> None:
         self.weights = self.select(model)
@@ -144,7 +146,10 @@ class Masked(Pass):
             local(value).copy_(local(tensors.get(f"rewind/{name}", self._trained[name])))
 
     def change(self, model: nn.Module, border: Border) -> Changed:
+        """Count the zeros, in the end."""
         selected = self.select(model)
+        if border.step < border.steps:
+            return Changed(model, {}, notes=(f"{len(selected)} tensors are masked from here on",))
         zeros = {name: int((weight == 0).sum()) for name, weight in selected.items()}
         masked = sum(weight.numel() for weight in selected.values())
         every = sum(parameter.numel() for parameter in model.parameters())

@@ -25,6 +25,10 @@ def _ends_wrongly(facts: Facts) -> bool:
     return c is not None and (c.end is not None if c.times == 1 else c.end is None or c.end <= c.start)
 
 
+def _from_the_start(facts: Facts) -> list[str]:
+    return [name for name, option in facts.run.compression.items() if getattr(option, "start", None) == 0]
+
+
 def _end_fix(c: Any) -> str:
     return f"{(c.start + 1) / 2:g}" if c.times > 1 else f"null, or {KEY}.prune_structured.times=3"
 
@@ -80,6 +84,13 @@ COMPRESSION_RULES: tuple[Rule, ...] = (
         _uneven_in_fp8,
         lambda f: f"precision={f.run.precision.option} needs widths that 16 divides",
         f"try {KEY}.prune_structured.multiple=16",
+    ),
+    Rule(
+        "floor-before-training", "warn", "compression.floor compares with the metric before a pass",
+        lambda f: f"{KEY}.{_from_the_start(f)[0]}.start=0",
+        lambda f: f.run.compression.own.floor is not None and bool(_from_the_start(f)),
+        "before the first step the metric is that of a model that has learnt nothing: any other is better",
+        lambda f: f"try {KEY}.{_from_the_start(f)[0]}.start=0.3, or compression.floor=null",
     ),
     Rule(
         "floor-of-nothing", "warn", "compression.floor is about passes",

@@ -88,13 +88,6 @@ MASK_RULES: tuple[Rule, ...] = (
         lambda f: f"try {_key(f, 'rewind')}={_first(f).start / 2:g}",
     ),
     Rule(
-        "floor-under-masks", "warn", "compression.floor judges changes at borders; masks grow while training goes on",
-        lambda f: f"compression.floor={f.run.compression.own.floor:g}",
-        lambda f: bool(_masks(f)) and f.run.compression.own.floor is not None,
-        lambda f: f"{_masks(f)[0]} is part of training: there is nothing before it to go back to",
-        "try stopping=target, or compression.floor=null",
-    ),
-    Rule(
         "mask-recovers", "warn", "a mask leaves steps to recover in",
         lambda f: f"{_key(f, 'end')}={_magnitude(f).end:g}",
         lambda f: _magnitude(f) is not None and _magnitude(f).schedule != "one_shot" and _magnitude(f).end > 0.95,

@@ -139,7 +139,7 @@ class Bought(Watch):
         return {"metric": found[f"validation_{around.task.metric}"], **size(model, border, around)}
 
     def _write(self, world: Any) -> None:
-        if world.is_first:
+        if world.is_first and self.rows:
             write_json(self.path, self.rows)
 
 

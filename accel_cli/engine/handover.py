@@ -12,11 +12,13 @@ from accel_cli.engine.checkpoint_files import newest as newest_here
 from accel_cli.errors import CheckpointError
 from accel_cli.world import World
 
+Found = tuple[Saved, list[str]] | None
+"""A checkpoint and what was wrong with newer ones that were passed over; None where there is none."""
 CHUNK = 32 << 20
 """Bytes sent at a time."""
 
 
-def newest(world: World, folder: Path, *, resume: bool, restarted: bool) -> tuple[Saved, list[str]] | None:
+def newest(world: World, folder: Path, *, resume: bool, restarted: bool) -> Found:
     """The newest whole checkpoint, and what was wrong with those passed over; None to begin at the start.
 
     A collective. Nodes that share no disk get it from the first rank that has it; where all ranks see the same one,

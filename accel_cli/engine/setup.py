@@ -87,7 +87,8 @@ def build(
     bare = implementation("model", run.model)(run.model, description)
     parts = borders.parts_of(run)
     transfer = parts["transfer"]
-    passes = {name: parts[name] for name in run.compression}
+    undone = {change.part for change in start.changes if change.record is None}
+    passes = {name: parts[name] for name in run.compression if name not in undone}
     for line in transfer.apply(bare, description):
         say(line)
     lines, still = freeze(bare, run.optimizer.groups)

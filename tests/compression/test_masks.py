@@ -66,7 +66,7 @@ def test_the_schedules_are_the_papers() -> None:
 def test_the_smallest_fall_and_no_more(scope: str) -> None:
     model = net()
     part = PruneMagnitude(settings(scope=scope, schedule="one_shot", sparsity=0.75, start=0.5))
-    assert part.borders(10) == (10,)
+    assert part.borders(10) == (4, 10)  # before the first cut, and at the end
     part.attach(model)
     assert list(part.weights) == ["0.weight", "3.weight"]
     before = [weight.detach().clone() for weight in part.weights.values()]
@@ -163,3 +163,14 @@ def test_a_rewind_goes_back_to_the_first_weights(tmp_path: Path) -> None:
         if kind == "rewind":
             mask = state.get(f"prune_magnitude/mask/{name}", torch.zeros(first.shape)).bool()
             assert torch.equal(cut[name], first.masked_fill(mask, 0))
+
+
+def test_masks_that_break_the_floor_are_taken_off_again(tmp_path: Path) -> None:
+    words = [*RUN, "train.steps=40", "evaluate.every=20", "checkpoint.every=20"]
+    masks = ["compression=prune_magnitude", f"{KEY}.sparsity=0.99", f"{KEY}.start=0.9", f"{KEY}.schedule=one_shot"]
+    summary = train_ranks([*words, *masks, "compression.floor=0.0"], tmp_path / "broken")
+    (row,) = summary["compression"]
+    assert row["status"] == "rolled back"
+    assert row["recovered"] < row["before"]["metric"]
+    train_ranks(words, tmp_path / "dense")
+    assert_equal_runs(tmp_path / "broken", tmp_path / "dense", 40)

@@ -219,7 +219,10 @@ CASES: dict[str, tuple[Machine, dict[str, Any]]] = {
     "mask-of-trained-weights": (CPU, {"compression": "prune_magnitude", "transfer": "frozen_features"}),
     "mask-grows": (CPU, {"compression": "prune_magnitude", "compression.passes.prune_magnitude.end": 0.05}),
     "rewinds-to-before": (CPU, {"compression": "prune_2_4", "compression.passes.prune_2_4.rewind": 0.5}),
-    "floor-under-masks": (CPU, {"compression": "prune_2_4", "compression.floor": 0.1}),
+    "floor-before-training": (
+        CPU,
+        {"compression": "prune_2_4", "compression.passes.prune_2_4.start": 0.0, "compression.floor": 0.1},
+    ),
     "mask-recovers": (CPU, {"compression": "prune_magnitude", "compression.passes.prune_magnitude.end": 1.0}),
     "another-width-in-a-layout": (
         CPU,
