@@ -128,7 +128,7 @@ def masks(bench: Bench) -> None:
         place, value = bench.run("pruned", seed, *pruned)
         found["pruned"].append(value)
         zero, masked, every = counted(place)
-        (row,) = json.loads((place / "compression.json").read_text())
+        row = json.loads((place / "compression.json").read_text())[-1]
         rows.append([seed, f"{zero / masked:.4f}", f"{zero / every:.4f}", row["notes"][-1]])
     print(table(rows))
     print(told(found, ("pruned", "dense")))
