@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from accel_cli.compression.base import Pass
-from accel_cli.compression.operations import multiply_adds
+from accel_cli.compression.operations import multiply_adds, multiply_adds_by_module
 from accel_cli.compression.resize import difference, flat_indices, resize, sizes
 from accel_cli.config.schema.compression import PruneStructured as Config
 from accel_cli.errors import ConfigError, Problem
@@ -68,7 +68,10 @@ class PruneStructured(Pass):
 class Unit(NamedTuple):
     """Channels that go together, because a layer's width stays a multiple, or because they are a head."""
 
-    importance: float
+    lost: float
+    """Share of the layer's importance that goes with it."""
+    saved: float
+    """Multiply-adds, of one sample, about."""
     left: float
     """Share of the layer's channels that stay before it is taken out."""
     root: nn.Module
@@ -97,30 +100,35 @@ class Graph:
             ) from error
         self.widths = {module: self._width(module) for module in self.names}
         self.fixed = self._fixed()
-        if not any(True for _ in self._units()):
+        if not any(True for _ in self._units({})):
             why = f"no layer can lose {config.multiple} channels and keep {config.least:g} of them"
             fix = f"try {KEY}.multiple=1, or a wider model"
             raise ConfigError(Problem("compression=prune_structured", why, fix))
 
     def prune(self, wanted: float) -> int:
-        """Take out units, the least important first, until so many multiply-adds are left; returns those left."""
-        left = multiply_adds(self.model, self.task, self.example)
-        while left > wanted:
-            by_layer = self.config.scope == "layer"
-            units = sorted(
-                self._units(), key=lambda u: (-u.left, u.importance) if by_layer else (u.importance, -u.left)
-            )
+        """Take out units until so many multiply-adds are left; returns those left.
+
+        First come those that lose the least for what they save, at last the one that saves no more than is wanted.
+        """
+        operations = self._count()
+        while operations[""] > wanted:
+            units = list(self._units(operations))
             if not units:
                 break
-            unit = units[0]
+            enough = [unit for unit in units if operations[""] - unit.saved <= wanted]
+            if enough:
+                unit = min(enough, key=lambda u: (u.saved, u.lost))
+            elif self.config.scope == "layer":
+                unit = min(units, key=lambda u: (-u.left, u.lost))
+            else:
+                unit = min(units, key=lambda u: (u.lost / max(u.saved, 1), -u.left))
             group = self.graph.get_pruning_group(unit.root, unit.prune, unit.channels)
-            self.history.append(
-                (self.names[unit.root], unit.prune.__name__, unit.channels, [self.names[h] for h in unit.heads])
-            )
+            heads = [self.names[head] for head in unit.heads]
+            self.history.append((self.names[unit.root], unit.prune.__name__, unit.channels, heads))
             group.prune()
             self._fewer_heads(unit.heads)
-            left = self._count()
-        return left
+            operations = self._count()
+        return operations[""]
 
     def repeat(self, history: list[Any]) -> None:
         """Do what another graph of the same model has done."""
@@ -130,15 +138,17 @@ class Graph:
             self.graph.get_pruning_group(root, pruner, channels).prune()
             self._fewer_heads(tuple(self.model.get_submodule(head) for head in heads))
 
-    def _count(self) -> int:
+    def _count(self) -> dict[str, int]:
         try:
-            return multiply_adds(self.model, self.task, self.example)
+            return multiply_adds_by_module(self.model, self.task, self.example)
         except Exception as error:
+            if not self.history:
+                raise
             name = self.history[-1][0]
             why = f"without some channels of {name} the model no longer runs: {str(error)[:120]}"
             raise ConfigError(Problem(f"{KEY}.keep", why, f'try {KEY}.keep=["{name}"]')) from error
 
-    def _units(self) -> Iterator[Unit]:
+    def _units(self, operations: dict[str, int]) -> Iterator[Unit]:
         kinds = [torch_pruning.ops.TORCH_CONV, torch_pruning.ops.TORCH_LINEAR]
         measure = (
             torch_pruning.importance.GroupTaylorImportance()
@@ -167,9 +177,16 @@ class Graph:
                 channels = list(range(first * step, (first + 1) * step))
             else:
                 channels = sorted(importance.argsort(stable=True)[:step].tolist())
-            yield Unit(
-                float(importance[channels].mean()), width / most, root, prune, channels, heads[0] if heads else ()
-            )
+            lost = float(importance[channels].sum() / importance.sum().clamp(min=1e-30))
+            saved = sum(self._saved(dep, len(channels), operations) for dep, _ in group)
+            yield Unit(lost, saved, width / most, root, prune, channels, heads[0] if heads else ())
+
+    def _saved(self, dependency: Any, count: int, operations: dict[str, int]) -> float:
+        """Multiply-adds of one layer that go with so many of its channels."""
+        module = dependency.target.module
+        out = self.graph.is_out_channel_pruning_fn(dependency.handler)
+        width = (self.graph.get_out_channels if out else self.graph.get_in_channels)(module)
+        return operations.get(self.names.get(module, ""), 0) * count / width if module in self.names and width else 0.0
 
     def _multiple(self, members: list[tuple[nn.Module, Any]]) -> int:
         """Groups of convolutions and norms stay equally wide: what is taken out is a multiple of their number."""
