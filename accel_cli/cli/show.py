@@ -19,7 +19,7 @@ from accel_cli.cli.plan import Plan, plan
 from accel_cli.cli.schedule_course import course
 from accel_cli.cli.table import columns, paint
 from accel_cli.config.machine import has_package
-from accel_cli.config.parts import SEVERAL, load, table
+from accel_cli.config.parts import SEVERAL, load, own_keys, table
 from accel_cli.config.schema.sections import SECTIONS
 from accel_cli.errors import AccelError, ConfigError, Problem
 
@@ -87,6 +87,8 @@ def help_rows(planned: Plan) -> list[dict[str, Any]]:
         rows += _help(name, section, getattr(run, name))
     for group in planned.composed.names.options:
         held = getattr(run, group)
+        if group in SEVERAL and (own := own_keys(group)) is not None:
+            rows += _help(group, own, held.own)
         for option in held.values() if group in SEVERAL else [held]:
             prefix = f"{group}.{SEVERAL[group]}.{option.option}" if group in SEVERAL else group
             rows += _help(prefix, table(group)[option.option].schema, option)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -106,6 +107,10 @@ def build(
         run=run, data=data, augment=augment, task=task, example=example, precision=precision,
         device=world.device, report=progress,
     )  # fmt: skip
+    if learns and start.saved is None:
+        for compression in passes.values():
+            if any(border > 0 for border in compression.borders(run_steps)):  # late to find out then
+                compression.check(copy.deepcopy(bare), task, outputs)
     if learns:
         border = border_of(run, start.step, run_steps, task, data, home, example, outputs)
         around = Around(run, data, task, world, hardware, precision)
