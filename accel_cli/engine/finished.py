@@ -10,7 +10,8 @@ from pathlib import Path
 
 from torch import nn
 
-from accel_cli.engine.borders import Carried, Start, Watch, cross, due
+from accel_cli.engine.borders import Start, Watch, cross, due
+from accel_cli.engine.carried import Carried
 from accel_cli.engine.checkpoint_files import write
 from accel_cli.engine.evaluate import Around
 from accel_cli.engine.handover import newest
