@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from accel_cli.analysis.latency import latency
 from accel_cli.analysis.wording import NOTHING, is_finite, number, size
 
 
@@ -45,7 +46,7 @@ def _row(row: dict[str, Any]) -> Bought:
         metric=_metric(before.get("metric"), after.get("metric"), row.get("recovered")),
         stored=f"{size(before.get('bytes'))} to {size(after.get('bytes'))}",
         operations=f"{number(before.get('multiply_adds'))} to {number(after.get('multiply_adds'))}",
-        latency=_latency(row.get("latency") or {}),
+        latency=latency(row.get("latency")),
         training=_training(row.get("step_milliseconds") or {}),
         notes=tuple(row.get("notes") or ()),
     )
@@ -54,20 +55,6 @@ def _row(row: dict[str, Any]) -> Bought:
 def _metric(before: Any, after: Any, recovered: Any) -> str:
     said = f"{number(before)} to {number(after)}"
     return f"{said}, {number(recovered)} after training on" if is_finite(recovered) and recovered != after else said
-
-
-def _latency(found: dict[str, Any]) -> str:
-    times, floor, taken = (found.get(key) or {} for key in ("times_quicker", "floor", "milliseconds"))
-    if not is_finite(times.get("value")):
-        return NOTHING
-    said = f"{number(taken.get('before'), 3)} to {number(taken.get('after'), 3)} ms"
-    interval = f"[{number(times['low'], 3)}, {number(times['high'], 3)}]"
-    if times["low"] > max(1.0, floor["high"]):
-        return f"{said}: {number(times['value'], 3)} times quicker {interval}"
-    if times["high"] < min(1.0, floor["low"]):
-        return f"{said}: {number(1 / times['value'], 3)} times slower {interval}"
-    noise = f"the same model against itself [{number(floor['low'], 3)}, {number(floor['high'], 3)}]"
-    return f"{said}: cannot tell, {number(times['value'], 3)} times {interval}, {noise}"
 
 
 def _training(found: dict[str, Any]) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +16,11 @@ from torch.utils._pytree import tree_map
 from accel_cli.compression.operations import multiply_adds
 from accel_cli.engine.borders import Watch
 from accel_cli.engine.evaluate import Around, evaluate_whole
+from accel_cli.engine.latency import side_by_side
 from accel_cli.engine.summary import write_json
 from accel_cli.engine.training import Training
 from accel_cli.structure import Border
 
-ROUNDS = 15
-INSIDE = (3, 11)
-"""Of that many sorted ratios these two enclose their median with 96.5% (order statistics of 15)."""
-TURN = 0.02
-"""Seconds that one timing takes at least."""
-SECONDS = 4.0
-"""All timings of one change take about as long at most."""
 ROLLED_BACK = "rolled back"
 FILE = "compression.json"
 
@@ -57,9 +49,9 @@ class Bought(Watch):
         row, before = self._row, self._before
         assert before is not None
         row["after"] = self._facts(model, border, around)
-        arms = [before, model]
+        arms = {"before": _call(before, border, around), "after": _call(model, border, around)}
         if around.world.is_first:
-            row["latency"] = latency([_call(m, border, around) for m in arms], around.hardware)
+            row["latency"] = side_by_side(arms, around.hardware.synchronize)
         row["notes"] = list(notes)
         row["status"] = "made"
         row["step_milliseconds"] = {"before": self._milliseconds, "after": None}
@@ -209,38 +201,3 @@ def _call(model: nn.Module, border: Border, around: Around) -> Callable[[], None
             border.task.forward(model, one)
 
     return forward
-
-
-def latency(calls: Sequence[Callable[[], None]], hardware: Any) -> dict[str, Any]:
-    """Milliseconds of the first call and of the second, and how many times quicker the second is.
-
-    The two take turns, the first with itself besides: ``floor`` is how far apart the same call was found.
-    """
-    before, after = calls
-    for call in (before, after) * 2:
-        _timed(call, 1, hardware)
-    slow = max(_timed(before, 1, hardware), _timed(after, 1, hardware))
-    count = max(1, math.ceil(TURN / max(slow, 1e-6)))
-    rounds = max(5, min(ROUNDS, int(SECONDS / (3 * count * max(slow, 1e-6)))))
-    rows = [[_timed(call, count, hardware) for call in (before, after, before)] for _ in range(rounds)]
-    times = [1e3 * statistics.median(column) for column in zip(*rows, strict=True)]
-    ratios = [(first + again) / 2 / second for first, second, again in rows]
-    return {
-        "milliseconds": {"before": round(times[0], 4), "after": round(times[1], 4)},
-        "times_quicker": _with_interval(ratios),
-        "floor": _with_interval([first / again for first, _, again in rows]),
-    }
-
-
-def _timed(call: Callable[[], None], count: int, hardware: Any) -> float:
-    began = time.perf_counter()
-    for _ in range(count):
-        call()
-    hardware.synchronize()
-    return (time.perf_counter() - began) / count
-
-
-def _with_interval(values: Sequence[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    low, high = (ordered[place] for place in INSIDE) if len(ordered) == ROUNDS else (ordered[0], ordered[-1])
-    return {"value": round(statistics.median(ordered), 4), "low": round(low, 4), "high": round(high, 4)}

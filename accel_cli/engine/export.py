@@ -102,7 +102,7 @@ def _export(run: Run, folder: Path, which: str, option: Any, place: Path, report
         "trained_in": run.precision.option,
         "threads": torch.get_num_threads(),
         "splits": {},
-        "latency_milliseconds": {},
+        "latency": {},
     }
     if runtime is not None:
         for name in SPLITS[1:]:
@@ -111,7 +111,7 @@ def _export(run: Run, folder: Path, which: str, option: Any, place: Path, report
                 model, runtime, task, batches(name, run.evaluate.batch), split=name, samples=samples, report=report
             )
         if not exporter.is_emulation:
-            found["latency_milliseconds"] = latencies(model, runtime, inputs, report)
+            found["latency"] = latencies(model, runtime, inputs, report)
     packages = ("torch", *table("export")[option.option].requires)
     return found | {
         "facts": exporter.facts(place),

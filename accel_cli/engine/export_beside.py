@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from accel_cli.data.base import Report
+from accel_cli.engine.latency import side_by_side
 from accel_cli.errors import ConfigError, Problem
 
 Runtime = Callable[[Tensor], Tensor]
 BATCH_SIZES = (1, 32)
-SECONDS = 1.0
-"""For the latency at one batch size, of both together."""
-ROUND = 8
-"""Calls of one before the other's turn: a runtime's threads spin for a while after each."""
 CHOOSES = ("class", "next_token")
 """Targets for which the largest output is a prediction."""
 
@@ -131,22 +127,12 @@ def _measured(task: Any, heard: Heard, batch: Any, *, is_model: bool) -> Any:
 
 
 @torch.no_grad()
-def latencies(model: Runtime, runtime: Runtime, inputs: Tensor, report: Report) -> dict[str, dict[str, float]]:
-    """Median milliseconds of a call, {batch size: {"pytorch", "exported"}}; taken in turns, with the same threads."""
+def latencies(model: Runtime, runtime: Runtime, inputs: Tensor, report: Report) -> dict[str, dict[str, Any]]:
+    """Of a call, by batch size: see ``side_by_side``; its arms are ``pytorch`` and ``exported``."""
     found = {}
     for done, size in enumerate(BATCH_SIZES):
         some = inputs[torch.arange(size) % len(inputs)].contiguous()
-        taken: dict[str, list[float]] = {"pytorch": [], "exported": []}
-        arms = {"pytorch": model, "exported": runtime}
-        for run in arms.values():
-            run(some)
-        ends = time.perf_counter() + SECONDS
-        while time.perf_counter() < ends or len(taken["exported"]) < ROUND:
-            for name, run in arms.items():
-                for _ in range(ROUND):
-                    began = time.perf_counter()
-                    run(some)
-                    taken[name].append(time.perf_counter() - began)
-        found[str(size)] = {name: round(statistics.median(each) * 1e3, 5) for name, each in taken.items()}
+        arms = {"pytorch": partial(model, some), "exported": partial(runtime, some)}
+        found[str(size)] = side_by_side(arms, lambda: None)
         report("latency", done + 1, len(BATCH_SIZES))
     return found

@@ -48,7 +48,7 @@ def test_it_gives_what_pytorch_gives(trained: Trained, export: Exported, run: st
     metrics = report["splits"]["test"]["exported"]
     assert metrics[summary["metric"]["name"]] == pytest.approx(summary["metric"]["value"], abs=5e-3)
     assert report["bytes"] == sum((folder / "export" / option / name).stat().st_size for name in report["files"])
-    assert set(report["latency_milliseconds"]) == {"1", "32"}
+    assert set(report["latency"]) == {"1", "32"}
     assert not list((folder / "export").glob(".*"))
 
 
