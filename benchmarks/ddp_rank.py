@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from accel_cli import worker
+from accel_cli.engine import phases
 
 
 class Window:
@@ -37,14 +38,14 @@ class Window:
 
 def accel(folder: Path, window: Window, out: Path) -> None:
     """The worker as it is; its loop gets one more hook after each step."""
-    train = worker.train
+    train: Any = phases.train
 
     def watched(training: Any, *rest: Any) -> str:
         training.after_step = (*training.after_step, window.after)
         status: str = train(training, *rest)
         return status
 
-    worker.train = watched
+    phases.train = watched  # type: ignore[assignment]
     code = worker.work(worker.Request(folder=str(folder), started=time.time()), None)
     if code:
         sys.exit(code)

@@ -13,7 +13,7 @@ import arms
 import torch
 from torch import Tensor, nn
 
-from accel_cli import worker
+from accel_cli.engine import phases
 
 
 class Samples:
@@ -64,21 +64,21 @@ def given(folder: str) -> dict[str, Any]:
 
 
 def mark(place: Path, first: int, last: int) -> None:
-    """Let the worker's loop keep a window, and with it the seconds that each phase took between its ends."""
-    train: Any = worker.train
+    """Let the rank's loop keep a window, and with it the seconds that each phase took between its ends."""
+    train: Any = phases.train
     window = arms.window(place, first, last)
 
     def watched(training: Any, *rest: Any) -> str:
         if not training.world.is_first:
             status: str = train(training, *rest)
             return status
-        phases: list[dict[str, float]] = []
+        seconds: list[dict[str, float]] = []
         window.wait = training.hardware.synchronize
 
         def after(step: int) -> None:
             if step + 1 in (first, last):
-                phases.append(dict(training.clock.seconds))
-                window.more["phases"] = {name: phases[-1][name] - phases[0][name] for name in phases[0]}
+                seconds.append(dict(training.clock.seconds))
+                window.more["phases"] = {name: seconds[-1][name] - seconds[0][name] for name in seconds[0]}
             window.after(step)
 
         if first == 0:  # from the command's start: all CPU seconds so far count
@@ -88,4 +88,4 @@ def mark(place: Path, first: int, last: int) -> None:
         training.after_step = (*training.after_step, after)
         return train(training, *rest)
 
-    worker.train = watched  # type: ignore[assignment]
+    phases.train = watched  # type: ignore[assignment]

@@ -52,8 +52,8 @@ class PruneStructured(Pass):
         model.zero_grad(set_to_none=True)
         if left > wanted:
             why = f"every layer is at its least, and {left / whole:.2f} of the multiply-adds are left"
-            fix = f"try {KEY}.multiply_adds={math.ceil(100 * left / whole) / 100}, or {KEY}.least=0.1"
-            raise ConfigError(Problem(f"{KEY}.multiply_adds={self.config.multiply_adds}", why, fix))
+            where = f"{KEY}.multiply_adds={self.config.multiply_adds}"
+            raise ConfigError(Problem(where, why, self._milder(left / whole)))
         flat_indices(places)
         Graph(places, border.task, tree_map(_double, border.example), self.config).repeat(graph.history)
         kept = {name: value.detach().round().long() for name, value in places.named_parameters()}
@@ -63,6 +63,13 @@ class PruneStructured(Pass):
 
     def replay(self, model: nn.Module, record: dict[str, Any]) -> nn.Module:
         return resize(model, record)
+
+    def _milder(self, left: float) -> str:
+        """What to type where every layer is at its least: less pruning, or what lets layers become smaller."""
+        c, ways = self.config, [f"{KEY}.multiply_adds={math.ceil(100 * left) / 100}"]
+        smaller = [f"{KEY}.multiple={c.multiple // 2}"] if c.multiple > 1 else []
+        smaller += [f"{KEY}.least={c.least / 2:g}"] if c.least else []
+        return "try " + ", or ".join([*ways, " ".join(smaller)] if smaller else ways)
 
 
 class Unit(NamedTuple):

@@ -179,6 +179,11 @@ def test_a_pass_that_breaks_the_floor_is_rolled_back(tmp_path: Path) -> None:
     [
         ([*CNN, key("multiple", 64)], "prune_structured.multiple=1"),
         ([*CNN, key("multiply_adds", 0.01)], "prune_structured.multiply_adds="),
+        (
+            [*CNN, key("multiply_adds", 0.01)],
+            "prune_structured.multiple=4 compression.passes.prune_structured.least=0.125",
+        ),
+        ([*CNN, key("multiply_adds", 0.01), key("least", 0)], "prune_structured.multiple=4"),
         ([*CNN, key("keep", "['stagse.*']")], "prune_structured.keep=["),
     ],
 )
