@@ -9,11 +9,21 @@ from accel_cli.config.facts import Facts, Rule
 
 SET_UP_AGAIN = ("single", "ddp", "fsdp", "hsdp", "dataparallel")
 """Strategies under which training can go on around a model of another structure."""
+CHANGES = ("prune_structured", "low_rank", "qat")
+"""Passes that give a model other layers while it trains."""
 KEY = "compression.passes"
 
 
 def _structured(facts: Facts) -> Any:
     return facts.run.compression.get("prune_structured")
+
+
+def _changing(facts: Facts) -> list[str]:
+    return [name for name in facts.run.compression if name in CHANGES]
+
+
+def _ptq(facts: Facts) -> list[str]:
+    return [name for name in facts.run.compression if name == "ptq"]
 
 
 def _start(facts: Facts, name: str) -> float:
@@ -58,11 +68,18 @@ COMPRESSION_RULES: tuple[Rule, ...] = (
         lambda f: "try {1}.{0[1]}.start={0[2]:g}".format(_first_backwards(f), KEY),
     ),
     Rule(
-        "another-width-in-a-layout", "refuse", "prune_structured needs training to be set up again",
-        lambda f: f"compression=prune_structured strategy={f.run.strategy.option}",
-        lambda f: _structured(f) is not None and f.run.strategy.option not in SET_UP_AGAIN,
-        "what its ranks hold of the model, and keep beside it, is of the width before",
+        "changes-in-a-layout", "refuse", "a pass that changes the model needs training to be set up again",
+        lambda f: f"compression={_changing(f)[0]} strategy={f.run.strategy.option}",
+        lambda f: bool(_changing(f)) and f.run.strategy.option not in SET_UP_AGAIN,
+        "what its ranks hold of the model, and keep beside it, is of the layers before",
         lambda f: "try strategy=ddp" if f.world_size > 1 else "try strategy=single",
+    ),
+    Rule(
+        "changes-under-features", "refuse", "features are computed once, of a model that stays",
+        lambda f: f"transfer=frozen_features compression={[*_changing(f), *_ptq(f)][0]}",
+        lambda f: bool([*_changing(f), *_ptq(f)]) and f.run.transfer.option == "frozen_features",
+        "what is frozen would be another after the pass, and no data passes it any more",
+        "try transfer=finetune",
     ),
     Rule(
         "prune-structured-end", "refuse", "pruning several times ends after it begins, pruning once has one time",
@@ -70,13 +87,6 @@ COMPRESSION_RULES: tuple[Rule, ...] = (
         _ends_wrongly,
         lambda f: f"times={_structured(f).times}, the first at {_structured(f).start:g} of the run's steps",
         lambda f: f"try {KEY}.prune_structured.end={_end_fix(_structured(f))}",
-    ),
-    Rule(
-        "another-width-of-a-head", "refuse", "features of a frozen model have one width",
-        lambda f: f"compression=prune_structured transfer={f.run.transfer.option}",
-        lambda f: _structured(f) is not None and f.run.transfer.option == "frozen_features",
-        "only a head is trained, on features that were computed once",
-        "try transfer=finetune",
     ),
     Rule(
         "another-width-in-fp8", "refuse", "fp8 products come in blocks of 16",

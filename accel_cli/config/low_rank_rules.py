@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from accel_cli.config.facts import Facts, Rule
-from accel_cli.config.transfer_rules import GOES_ON_AROUND, brings_nothing
+from accel_cli.config.transfer_rules import brings_nothing
 
 KEY = "compression.passes.low_rank"
 
@@ -32,19 +32,5 @@ LOW_RANK_RULES: tuple[Rule, ...] = (
         lambda f: _low_rank(f) is not None and _low_rank(f).start == 0 and brings_nothing(f),
         "before training weights are random: no rank of theirs says anything",
         f"try {KEY}.start=0.3, or transfer=finetune transfer.weights=runs/<a run>",
-    ),
-    Rule(
-        "low-rank-of-a-model-that-learns", "refuse", "features are computed once of a model that stays",
-        "transfer=frozen_features compression=low_rank",
-        lambda f: _low_rank(f) is not None and f.run.transfer.option == "frozen_features",
-        "what is frozen would be another after the pass, and only its head could make up for it",
-        "try transfer=finetune",
-    ),
-    Rule(
-        "low-rank-in-a-layout", "refuse", "low_rank needs training to be set up again",
-        lambda f: f"compression=low_rank strategy={f.run.strategy.option}",
-        lambda f: _low_rank(f) is not None and f.run.strategy.option not in GOES_ON_AROUND,
-        "what its ranks hold of the model, and keep beside it, is of the layers before",
-        lambda f: "try strategy=fsdp" if f.world_size > 1 else "try strategy=single",
     ),
 )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from accel_cli.config.compression_rules import SET_UP_AGAIN
 from accel_cli.config.facts import Facts, Rule
 
 LOWERED = ("fp8", "mxfp8")
@@ -28,25 +27,11 @@ QUANTIZATION_RULES: tuple[Rule, ...] = (
         "try compression=qat",
     ),
     Rule(
-        "quantized-layers-are-whole", "refuse", "qat needs training to be set up again, around whole layers",
-        lambda f: f"compression=qat strategy={f.run.strategy.option}",
-        lambda f: _qat(f) is not None and f.run.strategy.option not in SET_UP_AGAIN,
-        "its ranks keep layers as they were before, or parts whose channels have no scale of their own",
-        lambda f: "try strategy=fsdp or compression=ptq" if f.world_size > 1 else "try strategy=single",
-    ),
-    Rule(
         "quantized-or-eight-bit", "refuse", "a linear layer is in fp8 or quantized",
         lambda f: f"compression={'qat' if _qat(f) else 'ptq'} precision={f.run.precision.option}",
         lambda f: (_qat(f) or _ptq(f)) is not None and f.run.precision.option in LOWERED,
         lambda f: f"precision={f.run.precision.option} puts layers of its own in the place of linear ones",
         "try precision=bf16",
-    ),
-    Rule(
-        "quantized-with-what-is-before", "refuse", "a model is quantized with all its layers at hand",
-        lambda f: f"transfer=frozen_features compression={'qat' if _qat(f) else 'ptq'}",
-        lambda f: (_qat(f) or _ptq(f)) is not None and f.run.transfer.option == "frozen_features",
-        "only a head is trained, on features computed beforehand: no data passes the layers before it",
-        "try transfer=finetune",
     ),
     Rule(
         "packed-weights-alone", "refuse", "weights of four bits are those of mode=weight_only",

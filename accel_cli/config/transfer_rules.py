@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from accel_cli.config.augment_rules import GROWING, MIXING
+from accel_cli.config.compression_rules import SET_UP_AGAIN
 from accel_cli.config.facts import Facts, Rule
 
 HOLDS_WHOLE = ("single", "ddp", "localsgd", "diloco")
 """Strategies under which every rank has a whole model that its own forward runs."""
 TEACHER = "compression.passes.distill"
-GOES_ON_AROUND = ("single", "ddp", "fsdp", "hsdp")
-"""Strategies under which training was shown to go on around a model that has other parameters to train."""
 HEAD_ALONE = ("frozen_features", "linear_probe")
 FREEZES = ("finetune", "gradual_unfreezing")
 """Options with a key for what stays as it is."""
@@ -98,7 +97,7 @@ TRANSFER_RULES: tuple[Rule, ...] = (
     Rule(
         "trained-anew-in-a-layout", "refuse", "other parameters to train need training to be set up again",
         lambda f: f"transfer={f.run.transfer.option} strategy={f.run.strategy.option}",
-        lambda f: f.run.transfer.option in CHANGES and f.run.strategy.option not in GOES_ON_AROUND,
+        lambda f: f.run.transfer.option in CHANGES and f.run.strategy.option not in SET_UP_AGAIN,
         "what its ranks hold, and keep beside it, is of the parameters that were trained before",
         lambda f: "try strategy=fsdp" if f.world_size > 1 else "try strategy=single",
     ),
