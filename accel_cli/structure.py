@@ -63,6 +63,9 @@ class Structural:
     measured = True
     """Whether what a change bought is measured: not where it makes nothing smaller, nor is meant to."""
 
+    timed = True
+    """Whether the latency of what comes of it says something: not of layers that only pretend what a runtime does."""
+
     def borders(self, steps: int) -> tuple[int, ...]:
         """The steps, of 0 to ``steps``, before which ``change`` is called; at ``steps``: when training has ended."""
         return ()

@@ -149,7 +149,8 @@ def _compression(summary: dict[str, Any]) -> list[Line]:
     for row in bought(summary):
         found.append((row.name, f"at step {row.when} · validation metric {row.metric}"))
         found.append(("", f"stored in {row.stored} · multiply-adds {row.operations}"))
-        found.append(("", f"latency of one sample {row.latency}"))
+        if row.latency != NOTHING:
+            found.append(("", f"latency of one sample {row.latency}"))
         if row.training != NOTHING:
             found.append(("", f"a training step {row.training}"))
     return found

@@ -27,6 +27,7 @@ class Quantization(Pass):
     """Linear layers and convolutions of one and two dimensions; embeddings, norms and attention itself stay."""
 
     config: Config
+    timed = False
 
     @property
     def key(self) -> str:
@@ -142,6 +143,9 @@ class Quantization(Pass):
             lines.append(f"{len(folded)} BatchNorms became part of the layer before them")
         if unreached := sorted(every.keys() - schemes.keys()):
             lines.append(f"not called as modules, so left as they are: {', '.join(unreached)}")
+        lines.append(
+            "here they are rounded in floating point, which takes longer; accel export RUN format=onnx has the integers"
+        )
         return tuple(lines)
 
 

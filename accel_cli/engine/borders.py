@@ -88,7 +88,9 @@ class Watch:
     def tell(self, name: str, notes: Sequence[str]) -> None:
         """A change that is not measured has been made."""
 
-    def after(self, name: str, model: nn.Module, border: Border, around: Any, notes: Sequence[str]) -> bool:
+    def after(
+        self, name: str, model: nn.Module, border: Border, around: Any, notes: Sequence[str], *, timed: bool
+    ) -> bool:
         """It has been. Whether the change may stand; if not, the copy takes the model's place."""
         return True
 
@@ -116,7 +118,9 @@ def cross(
         changed = parts[name].change(model, border)
         if not measured:
             watch.tell(name, changed.notes)
-        stands = not measured or watch.after(name, changed.model, border, around, changed.notes)
+        stands = not measured or watch.after(
+            name, changed.model, border, around, changed.notes, timed=parts[name].timed
+        )
         if stands or as_it_was is None:
             model = changed.model
             changes.append(Change(name, border.step, changed.record))

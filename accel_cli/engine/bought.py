@@ -45,12 +45,14 @@ class Bought(Watch):
         self._row = {"pass": name, "step": border.step, "before": self._facts(model, border, around)}
         return self._before
 
-    def after(self, name: str, model: nn.Module, border: Border, around: Around, notes: Sequence[str]) -> bool:
+    def after(
+        self, name: str, model: nn.Module, border: Border, around: Around, notes: Sequence[str], *, timed: bool
+    ) -> bool:
         row, before = self._row, self._before
         assert before is not None
         row["after"] = self._facts(model, border, around)
         arms = {"before": _call(before, border, around), "after": _call(model, border, around)}
-        if around.world.is_first:
+        if around.world.is_first and timed:
             row["latency"] = side_by_side(arms, around.hardware.synchronize)
         row["notes"] = list(notes)
         row["status"] = "made"
