@@ -20,6 +20,7 @@ from accel_cli.engine.latency import side_by_side
 from accel_cli.engine.summary import write_json
 from accel_cli.engine.training import Training
 from accel_cli.structure import Border
+from accel_cli.world import World
 
 ROLLED_BACK = "rolled back"
 FILE = "compression.json"
@@ -28,13 +29,13 @@ FILE = "compression.json"
 class Bought(Watch):
     """Writes a row for every change to compression.json, as the run goes on, and judges by ``compression.floor``."""
 
-    def __init__(self, folder: Path, step: int, say: Callable[[str], None]) -> None:
-        """Rows after ``step``, which a resume goes back to, are forgotten."""
+    def __init__(self, folder: Path, step: int, world: World, say: Callable[[str], None]) -> None:
+        """Rows after ``step``, which a resume goes back to, are forgotten; a collective."""
         self.path = folder / FILE
         self.say = say
-        self.rows: list[dict[str, Any]] = [
-            row for row in read(folder) if row["step"] < step or row["status"] == ROLLED_BACK
-        ]
+        # The first rank's, on all: a node may lack the folder, and what follows from them has to be one for all.
+        known = world.gather(read(folder))[0]
+        self.rows: list[dict[str, Any]] = [r for r in known if r["step"] < step or r["status"] == ROLLED_BACK]
         self._milliseconds: float | None = None
         """Of a training step before the next change."""
         self._before: nn.Module | None = None

@@ -62,7 +62,7 @@ class Phases:
         """
         run, world, events, folder = self.run, self.world, self.events, self.folder
         start = Start.of(None if found is None else found[0])
-        bought = Bought(folder, start.step, self.say)
+        bought = Bought(folder, start.step, world, self.say)
         training, decisions = setup.build(
             run, self.hardware, world, self.say, self.progress, start=start, watch=bought
         )  # fmt: skip
