@@ -25,7 +25,7 @@ NESTED = {
     "step_milliseconds": ("median", "p95"),
     "time_share": TIME_PARTS,
     "peak_memory_bytes": ("device", "host"),
-    "one_off_seconds": ("import", "prepare", "compile", "checkpoint_load"),
+    "one_off_seconds": ("import", "prepare", "compile", "checkpoint_load", "compression"),
 }
 BOOKKEEPING = {"kind", "step", "epoch", "samples", "seconds", "learning_rate", "samples_per_second"}
 """Keys of an evaluation record that are no metrics."""

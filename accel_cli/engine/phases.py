@@ -69,7 +69,7 @@ class Phases:
         self.live.training = training
         self._record([*measured, *decisions], aloud=not restarted)
         progress, checkpoints = Progress(), checkpoint.Checkpoints(training, folder, folder.name)
-        spent, load_seconds, lost = 0.0, 0.0, 0
+        spent, load_seconds, border_seconds, lost = 0.0, 0.0, 0.0, 0
         if found is not None:
             began = time.perf_counter()
             spent = _restore(training, progress, checkpoints)
@@ -103,7 +103,7 @@ class Phases:
                     break
                 if following.step < training.step and world.is_first:
                     metrics.cut(partial(attempts.cut, folder, following.step))
-                clock = training.clock
+                clock, began = training.clock, time.perf_counter()
                 training.loader.close()
                 metrics.t = checkpoints.t = self.live.training = None  # type: ignore[assignment]
                 del training, traffic  # before the next one takes as much memory
@@ -114,12 +114,16 @@ class Phases:
                 if training.start.saved is not None:
                     _restore(training, progress, checkpoints)
                 metrics.pause()
-                clock.mark("other")
-            finished = None
+                border_seconds += time.perf_counter() - began
+                clock.last = time.perf_counter()  # setting up is no part of training, here as at the beginning
+            finished, began = None, time.perf_counter()
             if status != "interrupted":
                 for text in unreached(training.parts, training.start.changes, training.step, training.steps):
                     events.emit("warning", text=text)
                 finished = finish(training, folder, bought)
+            if finished is not None:
+                border_seconds += time.perf_counter() - began
+                training.clock.last = time.perf_counter()
             result = summarize(training, metrics, progress, status, stop, traffic, finished)
             if world.is_first:
                 result.update(
@@ -130,7 +134,8 @@ class Phases:
                     compression=bought.rows,
                 )
                 one_off = {"import": seconds["import"], "prepare": seconds["prepare"], "checkpoint_load": load_seconds}
-                result["one_off_seconds"].update(one_off)
+                borders = {"compression": round(border_seconds, 3)} if border_seconds else {}
+                result["one_off_seconds"].update(one_off | borders)
                 if result["exit_code"] != REGROUP:
                     summary.write_json(folder / "summary.json", result)
             world.barrier()

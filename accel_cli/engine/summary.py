@@ -39,7 +39,7 @@ EMPTY: dict[str, Any] = {
     "time_share": {},
     "peak_memory_bytes": {"device": None, "host": None},
     "communication_bytes": None,
-    "one_off_seconds": {"import": None, "prepare": None, "compile": None, "checkpoint_load": None},
+    "one_off_seconds": {"import": None, "prepare": None, "compile": None, "checkpoint_load": None, "compression": None},
     "model_bytes": None,
     "compression": [],
     "advice": [],
