@@ -57,7 +57,9 @@ def summary(**changes: Any) -> dict[str, Any]:
         "time_share": {"data": 0.08, "forward": 0.28, "backward": 0.41, "optimizer": 0.11, "communication": 0.0,
                        "evaluation": 0.06, "checkpoint": 0.02, "other": 0.04},
         "peak_memory_bytes": {"device": None, "host": 812_000_000}, "communication_bytes": 0,
-        "one_off_seconds": {"import": 2.4, "prepare": 0.1, "compile": 0.0, "checkpoint_load": None, "compression": None},
+        "one_off_seconds": {
+            "import": 2.4, "prepare": 0.1, "compile": 0.0, "checkpoint_load": None, "compression": None,
+        },
         "model_bytes": 340_008,
         "advice": [{"finding": "the metric was best long before the end", "evidence": "best accuracy 0.98 at step 400",
                     "override": "stopping=early"}],
