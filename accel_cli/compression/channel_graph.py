@@ -30,6 +30,8 @@ class Unit(NamedTuple):
     """Share of the layer's importance that goes with it."""
     saved: float
     """Multiply-adds, of one sample, about."""
+    shrinks: float
+    """Share of the model's multiply-adds that go with it, and of its parameters, added."""
     left: float
     """Share of the layer's channels that stay before it is taken out."""
     root: nn.Module
@@ -67,7 +69,7 @@ class Graph:
     def prune(self, share: float) -> tuple[int, int]:
         """Take out units until that share of the multiply-adds is left; returns how many are left and there were.
 
-        First come those that lose the least for what they save, at last the one that saves no more than is wanted.
+        First come those that lose the least for what they shrink, at last the one that saves no more than is wanted.
         """
         operations = self._count()
         whole, most = operations[""], share * operations[""]
@@ -91,7 +93,7 @@ class Graph:
         if self.config.scope == "layer":
             units.sort(key=lambda u: (-u.left, u.lost))
         else:
-            units.sort(key=lambda u: (u.lost / max(u.saved, 1), -u.left))
+            units.sort(key=lambda u: (u.lost / max(u.shrinks, 1e-12), -u.left))
         chosen, saved = units[:1], sum(unit.saved for unit in units[:1])
         for unit in units[1:]:
             saved += unit.saved
@@ -148,15 +150,18 @@ class Graph:
             else:
                 channels = sorted(importance.argsort(stable=True)[:step].tolist())
             lost = float(importance[channels].sum() / importance.sum().clamp(min=1e-30))
-            saved = sum(self._saved(dep, len(channels), operations) for dep, _ in group)
-            yield Unit(lost, saved, width / most, root, prune, channels, heads[0] if heads else ())
+            shares = [(dep.target.module, self._share_of(dep, len(channels))) for dep, _ in group]
+            saved = sum(share * operations.get(self.names.get(module, ""), 0) for module, share in shares)
+            smaller = sum(share * _weights(module) for module, share in shares)
+            shrinks = saved / max(operations.get("", 0), 1) + smaller / max(_weights(self.model, whole=True), 1)
+            yield Unit(lost, saved, shrinks, width / most, root, prune, channels, heads[0] if heads else ())
 
-    def _saved(self, dependency: Any, count: int, operations: dict[str, int]) -> float:
-        """Multiply-adds of one layer that go with so many of its channels."""
+    def _share_of(self, dependency: Any, count: int) -> float:
+        """Of one layer's multiply-adds and weights that go with so many of its channels."""
         module = dependency.target.module
         out = self.graph.is_out_channel_pruning_fn(dependency.handler)
         width = (self.graph.get_out_channels if out else self.graph.get_in_channels)(module)
-        return operations.get(self.names.get(module, ""), 0) * count / width if module in self.names and width else 0.0
+        return count / width if module in self.names and width else 0.0
 
     def _multiple(self, members: list[tuple[nn.Module, Any]]) -> int:
         """Groups of convolutions and norms stay equally wide: what is taken out is a multiple of their number."""
@@ -225,3 +230,8 @@ class Graph:
 
     def _width(self, module: nn.Module) -> int:
         return int(self.graph.get_out_channels(module) or 0) if module in self.graph.module2node else 0
+
+
+def _weights(module: Any, *, whole: bool = False) -> int:
+    """Numbers in a module's own parameters, or in all."""
+    return sum(p.numel() for p in module.parameters(recurse=whole)) if isinstance(module, nn.Module) else 0
