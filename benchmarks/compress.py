@@ -8,7 +8,7 @@
 Both arms of a seed have the same data, first weights, batches and steps. Told are the test metric's mean and spread
 over seeds, and the mean of the seeds' own differences with its 95% interval by Student's t. The student learns from a
 few images of each class, its teacher has seen more of them; the test images neither has seen. --data cifar reads
-/work/shared/data/cifar10-jpeg.tar.xz, or --archive.
+shared/data/cifar10-jpeg.tar.xz beside the repository, or --archive.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from arms import ACCEL
+from arms import ACCEL, HERE
 from compare import merged, table
 from PIL import Image
 from safetensors.torch import load_file
@@ -37,7 +37,7 @@ from accel_cli.analysis.summary_panel import lines
 from accel_cli.api import train
 from accel_cli.data.digits import read_digits
 
-ARCHIVE = Path("/work/shared/data/cifar10-jpeg.tar.xz")
+ARCHIVE = HERE.parents[1] / "shared/data/cifar10-jpeg.tar.xz"
 TEST, VALIDATION = {"digits": 60, "cifar": 100}, 10
 """Images of each class that are kept apart."""
 MANY, FEW = {"digits": 100, "cifar": 500}, {"digits": 10, "cifar": 50}

@@ -207,8 +207,8 @@ class Graph:
         fixed |= dict.fromkeys(self._outputs(), False)
         owners: dict[int, list[nn.Module]] = {}
         for module in self.names:
-            for parameter in module._parameters.values():
-                owners.setdefault(id(parameter), []).append(module) if parameter is not None else None
+            for parameter in module.parameters(recurse=False):
+                owners.setdefault(id(parameter), []).append(module)
         return fixed | {module: True for shared in owners.values() if len(shared) > 1 for module in shared}
 
     def _outputs(self) -> list[nn.Module]:

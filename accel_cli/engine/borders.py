@@ -53,28 +53,33 @@ def replay(model: nn.Module, parts: Parts, changes: Sequence[Change]) -> nn.Modu
     return model
 
 
+def undone(changes: Sequence[Change]) -> set[str]:
+    """The parts whose changes were rolled back: they make none any more."""
+    return {change.part for change in changes if change.record is None}
+
+
 def due(parts: Parts, changes: Sequence[Change], step: int, steps: int) -> list[str]:
     """The parts that change the model before this step, and have not yet."""
-    past = {(change.part, change.step) for change in changes} | {(c.part, step) for c in changes if c.record is None}
+    past = {(change.part, change.step) for change in changes} | {(part, step) for part in undone(changes)}
     return [name for name, part in parts.items() if step in part.borders(steps) and (name, step) not in past]
 
 
 def next_border(parts: Parts, changes: Sequence[Change], step: int, steps: int) -> int:
     """The step at which training pauses for the next change; ``steps`` where none comes before."""
-    undone = {change.part for change in changes if change.record is None}
-    later = {border for name, part in parts.items() if name not in undone for border in part.borders(steps)}
+    gone = undone(changes)
+    later = {border for name, part in parts.items() if name not in gone for border in part.borders(steps)}
     return min((border for border in later if step < border < steps), default=steps)
 
 
 def unreached(parts: Parts, changes: Sequence[Change], step: int, steps: int) -> list[str]:
     """What the user should know of changes that training ended too early for."""
-    undone = {change.part for change in changes if change.record is None}
+    gone = undone(changes)
     missed = {name: [b for b in part.borders(steps) if step <= b < steps] for name, part in parts.items()}
     made = {(change.part, change.step) for change in changes}
     return [
         f"{name} was to change the model before step {later[0]}; training ended at step {step}"
         for name, borders in missed.items()
-        if name not in undone and (later := [b for b in borders if (name, b) not in made])
+        if name not in gone and (later := [b for b in borders if (name, b) not in made])
     ]
 
 

@@ -43,7 +43,8 @@ def _back(t: Training, folder: Path, part: str, step: int) -> Start:
         if t.world.is_first:
             _delete_after(folder, -1)
         t.world.barrier()
-        return Start(None, (undone,))
+        # With those of before, or two passes that begin here would take turns for ever.
+        return Start(None, (*(change for change in t.start.changes if change.record is None), undone))
     saved = checkpoint_files.verify(folder / "checkpoints" / checkpoint_files.folder_name(step))
     before = Start.of(saved)
     if t.world.is_first:

@@ -88,7 +88,7 @@ def build(
     bare = implementation("model", run.model)(run.model, description)
     parts = borders.parts_of(run)
     transfer = parts["transfer"]
-    undone = {change.part for change in start.changes if change.record is None}
+    undone = borders.undone(start.changes)
     passes = {name: parts[name] for name in run.compression if name not in undone}
     for line in transfer.apply(bare, description):
         say(line)

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +20,11 @@ from accel_cli.compression.operations import multiply_adds
 from accel_cli.compression.prune_structured import PruneStructured
 from accel_cli.config.parts import implementation
 from accel_cli.description import DataDescription
+from accel_cli.engine import following
+from accel_cli.engine.borders import Start
 from accel_cli.errors import ConfigError
-from accel_cli.structure import Border
+from accel_cli.structure import Border, Change
+from accel_cli.world import World
 
 PASS = ["compression=prune_structured", "compression.passes.prune_structured.multiple=8"]
 SHORT = [
@@ -219,3 +223,15 @@ def test_shared_weights_stay_shared() -> None:
     assert model.third.weight is model.second.weight
     assert model.second.weight.shape == (32, 32)
     assert model.wide.out_features < 64
+
+
+def test_a_pass_that_was_rolled_back_stays_so_when_another_is(tmp_path: Path) -> None:
+    """Both from the first step: else each would be made again when the other is taken back, for ever."""
+    (tmp_path / "checkpoints").mkdir()
+    first = Change("low_rank", 0, None)
+    training: Any = SimpleNamespace(
+        world=World(0, 1, 0, 1, torch.device("cpu")),
+        start=Start(None, (first, Change("prune_structured", 0, {}))),
+    )
+    start = following._back(training, tmp_path, "prune_structured", 0)
+    assert start.changes == (first, Change("prune_structured", 0, None))
