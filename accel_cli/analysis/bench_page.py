@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from accel_cli.analysis.findings import Cell, Findings, Part, Table
 from accel_cli.analysis.interval_plot import PlotRow, interval_plot
-from accel_cli.analysis.result import Result, finite_or, interval, part_of, spread, words_of
+from accel_cli.analysis.result import Result, finite_or, interval, part_of, ratio_text, spread, words_of
 from accel_cli.analysis.run_folder import RunFolder
 from accel_cli.analysis.technique_rows import AXIS
 from accel_cli.analysis.wording import NOTHING, is_finite, number
@@ -27,7 +27,7 @@ def findings(result: Result) -> Findings:
         if isinstance(values, list)
     ]
     table = Table(["arm", "measured", "milliseconds a step: mean, lowest to highest"], samples) if samples else None
-    headline = f"A step takes {ratio.text()} times as long as the baseline's: {said}." if ratio else f"{said}."
+    headline = f"A step takes {ratio_text(ratio)} times as long as the baseline's: {said}." if ratio else f"{said}."
     return Findings(
         title="Bench against a baseline",
         status=result.status,
@@ -46,4 +46,4 @@ def runs(result: Result) -> list[tuple[str, RunFolder]]:
 
 def _milliseconds(values: list[object]) -> str:
     found = spread([value * 1e3 for value in values if is_finite(value)])  # type: ignore[operator]
-    return found.text(4) if found else NOTHING
+    return found.text(".4g") if found else NOTHING

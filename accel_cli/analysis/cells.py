@@ -19,9 +19,9 @@ def html_table(table: Table, css: str | None = None) -> Html:
         for text in table.header
     ]
     rows = [element("tr", *map(_cell, row)) for row in table.rows]
-    names = " ".join(name for name in (css, "sortable" if table.sortable else None) if name)
-    inner = join(element("thead", element("tr", *head)), element("tbody", *rows))
-    return element("div", element("table", inner, class_=names or None), class_="scroll")
+    names = " ".join(name for name in ("cells", css, "sortable" if table.sortable else None) if name)
+    inner = join(element("thead", element("tr", *head)) if any(table.header) else None, element("tbody", *rows))
+    return element("div", element("table", inner, class_=names), class_="scroll")
 
 
 def markdown_table(table: Table) -> str:
@@ -54,7 +54,7 @@ def _cell(cell: Cell) -> Html:
     else:
         shown = cell.text
     notes = [element("div", note, class_="quiet note") for note in cell.notes]
-    return element("td", shown, *notes, data_order=None if cell.order is None else f"{cell.order:g}")
+    return element("td", shown, *notes, data_order=None if cell.order is None else f"{cell.order:.9g}")
 
 
 def _marked(cell: Cell) -> str:

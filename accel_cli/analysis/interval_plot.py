@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from accel_cli.analysis.findings import Cell
 from accel_cli.analysis.markup import Html, element, join
-from accel_cli.analysis.result import Interval
+from accel_cli.analysis.result import Interval, ratio_text
 
 WIDEST = 20.0
 """A ratio beyond it, or below its inverse, is drawn at the edge with an arrow."""
@@ -60,8 +60,8 @@ def _row(row: PlotRow, place: Place, margin: float, domain: tuple[float, float])
         tone = {"good": "good", "bad": "bad", "warning": "warning"}.get(row.said.form, "plain")
         marks.append(_mark(row.interval, place, domain, tone))
     name = element("code" if row.code else "span", row.name)
-    said = f"{row.name}: {row.interval.text() if row.interval else 'not measured'}, {row.said.text}"
-    number = element("span", row.interval.text(), class_="numbers") if row.interval else None
+    said = f"{row.name}: {ratio_text(row.interval) if row.interval else 'not measured'}, {row.said.text}"
+    number = element("span", ratio_text(row.interval), class_="numbers") if row.interval else None
     badge = element("span", row.said.text, class_=f"badge {_tone(row.said)}") if row.said.text else None
     track = element("svg", *marks, role="img", aria_label=said, class_="track")
     return element(

@@ -12,6 +12,8 @@ from accel_cli.analysis.scatter import Dot, scatter
 from accel_cli.analysis.wording import plain_name
 
 Mode = Literal["min", "max"]
+LONGEST_NAME = 22
+"""Letters that a picture has room for."""
 
 
 class Standing(NamedTuple):
@@ -59,13 +61,32 @@ def picture(contenders: Sequence[Standing], *, metric: str, mode: Mode, time: st
     """A figure, or none where fewer than two contenders can be compared; ``noise`` says what the bars are."""
     if len(contenders) < 2:
         return []
+    contenders, key = _short(contenders)
     best = front(contenders, mode)
     dots = [Dot(one.name, one.words, one.time, one.metric, 0, one in best) for one in contenders]
     title = f"{plain_name(metric).capitalize()} against time"
     drawn = scatter(dots, [(-1, steps(best))], title=title, x_label=time, y_label=plain_name(metric))
     towards = "left and up" if mode == "max" else "left and down"
     hint = f"Better is {towards}. Filled: nothing here is both quicker and better. {noise}"
-    return [element("figure", element("figcaption", title), drawn, element("p", hint, class_="quiet"), class_="wide")]
+    return [
+        element("figure", element("figcaption", title), drawn, key, element("p", hint, class_="quiet"), class_="wide")
+    ]
+
+
+def _short(contenders: Sequence[Standing]) -> tuple[list[Standing], Html | None]:
+    """Names that would not fit become letters, and a list says what they stand for."""
+    if all(len(one.name) <= LONGEST_NAME for one in contenders):
+        return list(contenders), None
+    letters = [_letter(place) for place in range(len(contenders))]
+    entries = [
+        element("li", element("b", letter), f" {one.name}") for letter, one in zip(letters, contenders, strict=True)
+    ]
+    renamed = [one._replace(name=letter) for letter, one in zip(letters, contenders, strict=True)]
+    return renamed, element("ul", *entries, class_="legend")
+
+
+def _letter(place: int) -> str:
+    return (_letter(place // 26 - 1) if place >= 26 else "") + chr(ord("A") + place % 26)
 
 
 def steps(best: Sequence[Standing]) -> list[Point]:

@@ -36,11 +36,12 @@ class Interval(NamedTuple):
     def known(self) -> bool:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
-    def text(self, digits: int = 3, sign: str = "") -> str:
-        def said(value: float) -> str:
-            return f"{value:{sign}.{digits}g}" if math.isfinite(value) else "?"
+    def text(self, form: str = ".3g") -> str:
+        return f"{self.value:{form}} {self.range(form)}"
 
-        return f"{said(self.value)} [{said(self.low)}, {said(self.high)}]"
+    def range(self, form: str = ".3g") -> str:
+        low, high = (f"{end:{form}}" if math.isfinite(end) else "?" for end in (self.low, self.high))
+        return f"[{low}, {high}]"
 
 
 class Result:
@@ -124,8 +125,14 @@ def finite_or(value: Any, default: float) -> float:
 
 
 def ratio_text(value: Any) -> str:
-    found = interval(value)
-    return found.text() if found else NOTHING
+    """``0.612 [0.600, 0.624]``"""
+    found = value if isinstance(value, Interval) else interval(value)
+    return found.text(ratio_form(found)) if found else NOTHING
+
+
+def ratio_form(found: Interval) -> str:
+    """Three decimals: a margin is a hundredth."""
+    return ".3f" if abs(found.value) < 10 else ".3g"
 
 
 def words_of(value: Any) -> str:

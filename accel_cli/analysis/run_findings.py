@@ -77,7 +77,7 @@ def pareto(runs: Runs, names: Sequence[str]) -> list[Html]:
         if metric is not None and is_finite(seconds) and run.summary["status"] in FINISHED:
             settings = sorted((key, value) for key, value in run.flat_settings.items() if key != SEED)
             key = str(settings) if settings else f"run {place}"
-            measured.append(Measured(key, name if len(name) < 27 else str(place + 1), name, float(seconds), metric))
+            measured.append(Measured(key, name, name, float(seconds), metric))
     contenders = grouped(measured)
     noise = (
         "Bars: lowest to highest over seeds."

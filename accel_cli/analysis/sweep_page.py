@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from accel_cli.analysis import pareto
 from accel_cli.analysis.axis_pictures import Placed, over_axes
 from accel_cli.analysis.findings import Cell, Findings, Form, Part, Table
 from accel_cli.analysis.markup import Html
+from accel_cli.analysis.measures import memory, numbered, seconds
 from accel_cli.analysis.pareto import Measured, Mode
 from accel_cli.analysis.reading import Record
 from accel_cli.analysis.result import Result, count, part_of, rows_of, short, words_of
 from accel_cli.analysis.run_folder import RunFolder
-from accel_cli.analysis.technique_rows import memory, numbered
 from accel_cli.analysis.wording import NOTHING, duration, is_finite, number, plain_name
 
 ENDED = ("completed", "target_reached", "stopped_early")
@@ -23,6 +23,8 @@ FORMS: dict[str, Form] = {
     **dict.fromkeys(("failed", "out_of_memory", "diverged"), "bad"),
     **dict.fromkeys(("refused", "timed_out", "interrupted"), "warning"),
 }
+MOST_AXES = 5
+"""More would push the rest out of sight: the point's words stand in one column then."""
 SHOWN_RUNS = 8
 """Curves of more runs are hard to tell apart: the best ones are drawn."""
 
@@ -40,6 +42,10 @@ class Point(NamedTuple):
     @property
     def label(self) -> str:
         return words_of(self.words) or "as it is"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return dict(map(_setting, self.words))
 
     @property
     def repeats(self) -> str:
@@ -63,9 +69,9 @@ def findings(result: Result) -> Findings:
     drawn = pareto.picture(contenders, metric=metric, mode=mode, time="seconds in steps", noise=noise)
     front = {int(one.name) for one in pareto.front(contenders, mode)} if len(contenders) > 1 else set()
     parts = [
-        Part("Points", [], _table(points, metric, order[:1], front)),
         Part("Time against metric", drawn),
         Part("Metric over each axis", _over_axes(result, measured, metric, mode)),
+        Part("Points", [], _table(points, list(part_of(result.data.get("axes"))), metric, order[:1], front)),
     ]
     return Findings(
         title=f"Sweep of {count(len(points), 'point')}",
@@ -118,34 +124,46 @@ def ranked(points: list[Point], mode: Mode) -> list[Point]:
     return sorted((p for p in points if p.best is not None), key=lambda p: (sign * (p.best or 0), p.seconds or 0))
 
 
-def _table(points: list[Point], metric: str, best: list[Point], front: set[int]) -> Table:
+def _table(points: list[Point], axes: list[str], metric: str, best: list[Point], front: set[int]) -> Table:
+    by_axis = 0 < len(axes) <= MOST_AXES and all(set(point.settings) <= set(axes) for point in points)
     header = [
-        "", "point", "status", f"best {plain_name(metric)}", "on test", "at step", "in steps", "whole point",
-        "samples/s", "peak memory", "stands",
+        "", *(_titles(axes) if by_axis else ["point"]), "status", "stands", f"best {plain_name(metric)}", "on test", "at step", "in steps",
+        "whole point", "samples/s", "peak memory",
     ]  # fmt: skip
     rows = []
     for point in points:
         row, found = point.row, part_of(point.row.get("metric"))
         stands = [*(["best"] if point in best else []), *(["on the front"] if point.number in front else [])]
         notes = (short(row["cause"]),) if row.get("cause") else ()
+        place = [_set(point.settings.get(axis, "")) for axis in axes] if by_axis else [Cell(point.label, "code")]
         rows.append([
             Cell(str(point.number), order=point.number),
-            Cell(point.label, "code", notes),
-            Cell(plain_name(point.status), FORMS.get(point.status, "badge")),
+            *place,
+            Cell(plain_name(point.status), FORMS.get(point.status, "badge"), notes),
+            Cell(", ".join(stands), "strong"),
             numbered(point.best if is_finite(found.get("best")) else None),
             numbered(found.get("value")),
             numbered(found.get("best_step")),
-            _timed(row.get("train_seconds")),
-            _timed(row.get("seconds")),
+            seconds(row.get("train_seconds")),
+            seconds(row.get("seconds")),
             numbered(row.get("samples_per_second"), 3),
             memory(row.get("peak_memory_bytes")),
-            Cell(", ".join(stands), "strong"),
         ])  # fmt: skip
     return Table(header, rows, sortable=True).without_empty_columns(NOTHING)
 
 
-def _timed(value: Any) -> Cell:
-    return Cell(duration(value), order=value if is_finite(value) else None)
+def _titles(axes: list[str]) -> list[str]:
+    """The last word of each key, where no other axis ends in it."""
+    last = [axis.rpartition(".")[2] for axis in axes]
+    return [name if last.count(name) == 1 else axis for name, axis in zip(last, axes, strict=True)]
+
+
+def _set(value: str) -> Cell:
+    """What an axis is set to, sorted as a number where it is one."""
+    try:
+        return Cell(value, order=float(value))
+    except ValueError:
+        return Cell(value)
 
 
 def _sentences(points: list[Point], order: list[Point], metric: str, mode: Mode, front: set[int]) -> list[str]:
@@ -170,21 +188,18 @@ def _sentences(points: list[Point], order: list[Point], metric: str, mode: Mode,
 
 
 def _remark(result: Result) -> str:
-    search, seconds = result.data.get("search"), result.data.get("seconds")
+    search, spent = result.data.get("search"), result.data.get("seconds")
     axes = part_of(result.data.get("axes"))
     said = [
         f"search: {search}" if search else "",
         f"axes: {', '.join(map(str, axes))}" if axes else "",
-        f"took {duration(seconds)}" if is_finite(seconds) else "",
+        f"took {duration(spent)}" if is_finite(spent) else "",
     ]
     return "; ".join(text for text in said if text)
 
 
 def _over_axes(result: Result, measured: list[Point], metric: str, mode: Mode) -> list[Html]:
-    placed = [
-        Placed(dict(map(_setting, point.words)), point.best or 0, f"{point.number}: {point.label}")
-        for point in measured
-    ]
+    placed = [Placed(point.settings, point.best or 0, f"{point.number}: {point.label}") for point in measured]
     return over_axes(list(part_of(result.data.get("axes"))), placed, metric, mode)
 
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from accel_cli.analysis.findings import Cell, Table
+from accel_cli.analysis.findings import Cell, Form, Table
 from accel_cli.analysis.interval_plot import PlotRow, interval_plot
 from accel_cli.analysis.markup import Html
+from accel_cli.analysis.measures import (
+    difference_cell,
+    memory,
+    milliseconds,
+    numbered,
+    ratio_cell,
+    seeds_cell,
+    values_of,
+)
 from accel_cli.analysis.reading import Record
-from accel_cli.analysis.result import Interval, interval, part_of, ratio_text, short, spread, words_of
+from accel_cli.analysis.result import Interval, finite_or, interval, part_of, short, words_of
 from accel_cli.analysis.wording import NOTHING, duration, is_finite, number, plain_name, size
 
 AXIS = (
@@ -17,9 +26,16 @@ AXIS = (
     "The band is the margin within which a difference counts as none."
 )
 HEADER = (
-    "technique", "verdict", "against", "time of a step", "a step", "samples/s", "peak memory", "sent a step", "once",
-    "pays off", "metric", "its change", "to the target", "whole runs",
+    "technique", "verdict", "against", "time of a step", "metric's change", "time to target", "whole run", "once",
+    "pays off", "a step", "samples/s", "peak memory", "sent a step", "metric",
 )  # fmt: skip
+FORMS: dict[str, Form] = {
+    "helps": "good",
+    "hurts": "bad",
+    "cannot tell": "warning",
+    "failed": "bad",
+    "refused": "warning",
+}
 
 
 def technique(row: Record) -> str:
@@ -27,10 +43,10 @@ def technique(row: Record) -> str:
 
 
 def verdict(row: Record) -> Cell:
-    """In words, on a ground whose colour repeats them."""
-    said = str(row.get("verdict") or row.get("status") or "not measured")
-    forms = {"helps": "good", "hurts": "bad", "cannot tell": "warning", "failed": "bad", "refused": "warning"}
-    return Cell(said, forms.get(said, "badge"))  # type: ignore[arg-type]
+    """In words, on a ground whose colour repeats them; of a row that did not run, that it did not."""
+    status = str(row.get("status") or "measured")
+    said = str(row.get("verdict") or "not judged") if status == "measured" else status
+    return Cell(said, FORMS.get(said, "badge"))
 
 
 def table(rows: Sequence[Record]) -> Table:
@@ -52,60 +68,8 @@ def changed_metric(row: Record) -> str | None:
     if metric.get("beyond_noise") is not True:
         return None
     difference = interval(metric.get("difference"))
-    by = f" by {difference.text(sign='+')}" if difference else ""
+    by = f" by {difference.text('+.3g')}" if difference else ""
     return f"{technique(row)} changes {plain_name(metric.get('name') or 'the metric')}{by}, beyond noise"
-
-
-def _row(row: Record) -> list[Cell]:
-    ratio, metric = interval(row.get("ratio")), part_of(row.get("metric"))
-    unequal = words_of(row.get("unequal"))
-    notes = [f"unequal work: {unequal}"] if unequal else []
-    notes += [short(row.get("cause"))] if row.get("cause") else []
-    against = str(row.get("against") or "")
-    difference = interval(metric.get("difference"))
-    beyond = ("beyond noise",) if metric.get("beyond_noise") is True else ()
-    target, whole = part_of(row.get("seconds_to_target")), part_of(row.get("run_seconds"))
-    return [
-        Cell(technique(row), "code", tuple(notes)),
-        verdict(row),
-        Cell("" if against == "baseline" else against),
-        Cell(ratio.text() if ratio else NOTHING, order=ratio.value if ratio else None),
-        milliseconds(row.get("step_milliseconds")),
-        numbered(row.get("samples_per_second"), 3),
-        memory(row.get("peak_memory_bytes")),
-        Cell(size(row.get("communication_bytes") or None)),
-        Cell(one_off(row.get("one_off_seconds"))),
-        Cell(_break_even(row.get("break_even_step"))),
-        Cell(over_seeds(metric.get("values"))),
-        Cell(difference.text(sign="+") if difference else NOTHING, "strong" if beyond else "plain", beyond),
-        Cell(_target(target)),
-        Cell(ratio_text(whole.get("ratio"))),
-    ]
-
-
-def over_seeds(values: Any) -> str:
-    """The mean and the range over seeds."""
-    found = spread(values)
-    if found is None:
-        return NOTHING
-    seeds = sum(map(is_finite, values))
-    return found.text(4) + f", n={seeds}" if seeds > 1 else number(found.value)
-
-
-def milliseconds(value: Any) -> Cell:
-    known = is_finite(value)
-    return Cell(f"{number(value, 3)} ms" if known else NOTHING, order=value if known else None)
-
-
-def numbered(value: Any, digits: int = 4) -> Cell:
-    return Cell(number(value, digits), order=value if is_finite(value) else None)
-
-
-def memory(value: Any) -> Cell:
-    """The device's where there is one, else the host's; or a plain count of bytes."""
-    parts = part_of(value)
-    bytes_ = next((parts[key] for key in ("device", "host") if is_finite(parts.get(key))), None if parts else value)
-    return Cell(size(bytes_), order=bytes_ if is_finite(bytes_) else None)
 
 
 def one_off(value: Any) -> str:
@@ -113,14 +77,43 @@ def one_off(value: Any) -> str:
     return ", ".join(said) or NOTHING
 
 
-def _break_even(step: Any) -> str:
-    return f"after step {number(int(step))}" if is_finite(step) else NOTHING
+def _row(row: Record) -> list[Cell]:
+    metric, unequal = part_of(row.get("metric")), row.get("unequal")
+    unequal = ", ".join(map(str, unequal)) if isinstance(unequal, list) else unequal
+    notes = [f"unequal work: {short(unequal)}; times are a sample's"] if unequal else []
+    notes += [short(row["cause"])] if row.get("cause") else []
+    against = words_of(row.get("against"))
+    return [
+        Cell(technique(row), "code", tuple(notes)),
+        verdict(row),
+        Cell("" if against == "baseline" else against, "code"),
+        ratio_cell(row.get("ratio")),
+        difference_cell(metric.get("difference"), beyond=metric.get("beyond_noise") is True),
+        _over_seeds(row.get("seconds_to_target")),
+        _over_seeds(row.get("run_seconds")),
+        _once(row.get("one_off_seconds")),
+        _pays_off(row.get("break_even_step")),
+        milliseconds(row.get("step_milliseconds")),
+        numbered(row.get("samples_per_second"), 3),
+        memory(row.get("peak_memory_bytes")),
+        Cell(size(row.get("communication_bytes") or None)),
+        seeds_cell(values_of(metric)),
+    ]
 
 
-def _target(target: Record) -> str:
-    values = target.get("values")
-    missed = sum(value is None for value in values) if isinstance(values, list) else 0
-    said = [ratio_text(target.get("ratio"))] if interval(target.get("ratio")) else []
-    return (
-        ", ".join([*said, *([f"{missed} of {len(values)} never reached it"] if missed and values else [])]) or NOTHING
-    )
+def _once(value: Any) -> Cell:
+    parts = [float(part) for part in part_of(value).values() if is_finite(part)]
+    compiling = finite_or(part_of(value).get("compile"), 0)
+    notes = (f"compile {duration(compiling)}",) if compiling >= 0.05 else ()
+    return Cell(duration(sum(parts)), "plain", notes, sum(parts)) if parts else Cell(NOTHING)
+
+
+def _pays_off(step: Any) -> Cell:
+    return Cell(f"after step {number(int(step))}", order=step) if is_finite(step) else Cell(NOTHING)
+
+
+def _over_seeds(found: Any) -> Cell:
+    """The ratio to the baseline's, and how many never got there."""
+    cell, values = ratio_cell(part_of(found).get("ratio")), values_of(found)
+    missed = sum(value is None for value in values)
+    return cell._replace(notes=(*cell.notes, f"{missed} of {len(values)} never got there")) if missed else cell

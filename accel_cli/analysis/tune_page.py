@@ -8,10 +8,19 @@ from typing import Any
 from accel_cli.analysis import pareto, technique_rows
 from accel_cli.analysis.findings import Cell, Findings, Form, Part, Table
 from accel_cli.analysis.markup import Html, element
+from accel_cli.analysis.measures import (
+    difference_cell,
+    memory,
+    milliseconds,
+    numbered,
+    ratio_cell,
+    seeds_cell,
+    values_of,
+)
 from accel_cli.analysis.reading import Record
-from accel_cli.analysis.result import Interval, Result, count, interval, part_of, short, spread, words_of
+from accel_cli.analysis.result import Interval, Result, count, interval, part_of, ratio_text, short, spread, words_of
 from accel_cli.analysis.run_folder import RunFolder
-from accel_cli.analysis.technique_rows import memory, milliseconds, numbered, over_seeds, verdict
+from accel_cli.analysis.technique_rows import verdict
 from accel_cli.analysis.wording import NOTHING, duration, is_finite, number, plain_name
 
 FORMS: dict[str, Form] = {"chosen": "good", "finalist": "good", "failed": "bad", "refused": "warning"}
@@ -57,15 +66,16 @@ def _sentences(result: Result, chosen: Record, candidates: list[Record], bought:
     goal = plain_name(result.data.get("objective") or "time")
     found = [f"The fastest settings found: {words or 'the baseline, as it was'}."]
     if ratio:
-        found[0] = f"{words or 'The baseline, as it was'}: {ratio.text()} times the baseline ({goal})."
+        found[0] = f"{words or 'The baseline, as it was'}: {ratio_text(ratio)} times the baseline ({goal})."
     if difference := _difference(chosen):
         floor = result.part("floor")
         allowed = f", of {number(floor.get('loss_allowed'))} allowed" if is_finite(floor.get("loss_allowed")) else ""
         name = plain_name(floor.get("metric") or part_of(chosen.get("metric")).get("name") or "metric")
-        found.append(f"It changes {name} by {difference.text(sign='+')}{allowed}.")
-    helped = [technique_rows.technique(row) for row in bought if row.get("verdict") == "helps"]
+        found.append(f"It changes {name} by {difference.text('+.3g')}{allowed}.")
     if bought:
-        found.append(f"Of its {count(len(bought), 'setting')}, {len(helped)} help shown alone when left out.")
+        helped = sum(row.get("verdict") == "helps" for row in bought)
+        verb = "help" if helped != 1 else "helps"
+        found.append(f"Each of its {count(len(bought), 'setting')} was left out in turn: {helped} {verb}.")
     return found
 
 
@@ -125,13 +135,13 @@ def _candidates(candidates: list[Record]) -> Table | None:
 
     rows = []
     for row in sorted(candidates, key=place):
-        ratio, status = interval(row.get("ratio")), str(row.get("status") or "unknown")
+        status = str(row.get("status") or "unknown")
         words = words_of(row.get("words")) or words_of(row.get("name")) or "the baseline"
         rows.append([
             Cell(words, "code", (short(row["cause"]),) if row.get("cause") else ()),
             Cell(status, FORMS.get(status, "badge")),
             Cell(number(_stage(row)), order=_stage(row)),
-            Cell(ratio.text() if ratio else NOTHING, order=ratio.value if ratio else None),
+            ratio_cell(row.get("ratio")),
             milliseconds(row.get("step_milliseconds")),
             memory(row.get("peak_memory_bytes")),
             _metric(row.get("metric")),
@@ -145,35 +155,33 @@ def _metric(value: Any) -> Cell:
     return numbered(inner.get("value", inner.get("best")) if inner else value)
 
 
-def _values(row: Record, name: str) -> Any:
-    """``metric_values`` or ``{"metric": {"values": ...}}``: a list over seeds."""
-    inner = row.get(name)
-    return row.get(f"{name}_values") or (inner.get("values") if isinstance(inner, dict) else inner)
+def _seeds(row: Record, name: str) -> list[Any]:
+    """``metric_values``, or ``metric`` with its values in it."""
+    return values_of(row.get(f"{name}_values")) or values_of(row.get(name))
 
 
 def _finalists(result: Result) -> Table | None:
-    rows = []
-    for row in result.rows("finalists"):
-        difference = interval(row.get("difference"))
-        seconds = spread(_values(row, "seconds_to_target"))
-        rows.append([
+    rows = [
+        [
             Cell(words_of(row.get("words")) or "the baseline", "code"),
-            Cell(over_seeds(_values(row, "metric"))),
-            Cell(difference.text(sign="+") if difference else NOTHING),
-            Cell(f"{over_seeds(_values(row, 'seconds_to_target'))} s" if seconds else NOTHING),
+            seeds_cell(_seeds(row, "metric")),
+            difference_cell(row.get("difference")),
+            seeds_cell(_seeds(row, "seconds_to_target"), " s"),
             verdict(row) if row.get("verdict") else Cell(NOTHING),
-        ])  # fmt: skip
+        ]
+        for row in result.rows("finalists")
+    ]
     header = ["finalist", "metric over seeds", "its change", "time to target", "verdict"]
     return Table(header, rows).without_empty_columns(NOTHING) if rows else None
 
 
 def _pareto(result: Result) -> list[Html]:
-    contenders, numbers = [], "123456789abcdefghijklmnopqrstuvwxyz"
-    for row, name in zip(result.rows("finalists"), numbers, strict=False):
-        time, metric = spread(_values(row, "seconds_to_target")), spread(_values(row, "metric"))
+    contenders = []
+    for row in result.rows("finalists"):
+        time, metric = spread(_seeds(row, "seconds_to_target")), spread(_seeds(row, "metric"))
         if time and metric:
             words = words_of(row.get("words")) or "baseline"
-            contenders.append(pareto.Standing(words if len(words) < 27 else name, words, time, metric))
+            contenders.append(pareto.Standing(words, words, time, metric))
     name = str(result.part("floor").get("metric") or "metric")
     mode: pareto.Mode = "min" if "loss" in name or "error" in name else "max"
     noise = "Bars: lowest to highest over seeds."
