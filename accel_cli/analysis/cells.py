@@ -9,7 +9,8 @@ from accel_cli.analysis.markup import Html, element, join
 from accel_cli.analysis.wording import NOTHING
 
 BADGES = {"good": "good", "warning": "warning", "bad": "bad", "badge": "plain"}
-SPECIAL = re.compile(r"([\\`*_\[\]<>|~#])")
+SPECIAL = re.compile(r"[\\`*<>|~#]|(?<!\w)_|_(?!\w)|\](?=[(\[:])")
+"""What Markdown would read as its own; brackets only where they would make a link."""
 
 
 def html_table(table: Table, css: str | None = None) -> Html:
@@ -25,7 +26,7 @@ def html_table(table: Table, css: str | None = None) -> Html:
 
 
 def markdown_table(table: Table) -> str:
-    table = table.without_empty_columns(NOTHING)
+    table = table.compact().without_empty_columns(NOTHING)
     lines = [table.header, ["---"] * len(table.header)]
     texts = ["| " + " | ".join(line if line == "---" else escaped(line) for line in row) + " |" for row in lines]
     return "\n".join([*texts, *("| " + " | ".join(map(_marked, row)) + " |" for row in table.rows)])
@@ -33,7 +34,7 @@ def markdown_table(table: Table) -> str:
 
 def escaped(text: str) -> str:
     """One line that Markdown shows as it is written."""
-    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return SPECIAL.sub(r"\\\g<0>", " ".join(text.split())).replace("@", "@\u200b")  # calls nobody by name
 
 
 def code(text: str) -> str:
@@ -59,6 +60,6 @@ def _cell(cell: Cell) -> Html:
 
 def _marked(cell: Cell) -> str:
     text = code(cell.text) if cell.form == "code" else escaped(cell.text)
-    if cell.form in ("good", "bad", "warning", "strong") and text:
+    if cell.form in ("bad", "warning", "strong") and text:
         text = f"**{text}**"
     return "<br>".join([text, *(f"<sub>{escaped(note)}</sub>" for note in cell.notes)])

@@ -48,7 +48,7 @@ def figures(runs: Sequence[RunFolder], names: Sequence[str]) -> list[Html]:
             for x, words in (("seconds", "time"), ("samples", "samples"))
         ),
         *(
-            draw(plain_name(name).capitalize(), evaluations, "step", name, log=name.endswith("loss"))
+            draw(f"{plain_name(name).capitalize()} over steps", evaluations, "step", name, log=name.endswith("loss"))
             for name in metrics
         ),
         draw("Learning rate", training, "step", "learning_rate"),

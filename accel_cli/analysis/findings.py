@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from accel_cli.analysis.markup import Html
@@ -27,6 +27,8 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     sortable: bool = False
+    page_only: frozenset[str] = frozenset()
+    """Columns that Markdown leaves out, to stay compact."""
 
     def without_empty_columns(self, nothing: str) -> Table:
         """Columns in which no row says anything say nothing."""
@@ -35,8 +37,14 @@ class Table:
             for place in range(len(self.header))
             if any(row[place].text not in ("", nothing) or row[place].notes for row in self.rows)
         ]
-        rows = [[row[place] for place in kept] for row in self.rows]
-        return Table([self.header[place] for place in kept], rows, self.sortable)
+        return self._of(kept)
+
+    def compact(self) -> Table:
+        return self._of([place for place, name in enumerate(self.header) if name not in self.page_only])
+
+    def _of(self, places: list[int]) -> Table:
+        rows = [[row[place] for place in places] for row in self.rows]
+        return replace(self, header=[self.header[place] for place in places], rows=rows)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ SAID = {
 def findings(result: Result) -> Findings:
     rows, floor = result.rows("rows"), interval(result.data.get("floor"))
     margin = finite_or(result.data.get("margin"), MARGIN)
-    forms = [*TITLES, *dict.fromkeys(str(row.get("form")) for row in rows if row.get("form") not in TITLES)]
+    forms = dict.fromkeys([*TITLES, *(str(row.get("form")) for row in rows)])
     parts = [_part(form, [row for row in rows if str(row.get("form")) == form], margin, floor) for form in forms]
     parts += [Part("Time against metric", _pareto(result, rows, floor)), Part("The baseline", [], _baseline(result))]
     names = dict.fromkeys(technique(row) for row in _alone(rows))

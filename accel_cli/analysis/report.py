@@ -65,7 +65,7 @@ def page(runs: Sequence[RunFolder]) -> str:
         headline.failures(runs, names),
         headline.missing(runs, names),
         headline.headline(runs, names),
-        sections.section("Time against metric", *run_findings.pareto(runs, names)),
+        sections.section("Time against metric", sections.stack(run_findings.pareto(runs, names))),
         sections.curves(runs, names),
         sections.time_shares(runs, names),
         sections.compression(runs, names),
@@ -87,7 +87,7 @@ def study(result: Result) -> str:
 def _study(folders: Sequence[Path]) -> Result | None:
     """The study that is asked for; None where all are runs."""
     problems = [
-        Problem(str(path), "no such folder of a run or a study", "accel runs list shows the runs here")
+        Problem(str(path), "no such run folder, nor a study", "accel runs list shows the runs here")
         for path in folders
         if not path.is_dir()
     ]

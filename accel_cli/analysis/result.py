@@ -21,6 +21,7 @@ STATES = {
     "running": Status("Not ended: still running, or killed", "warning"),
 }
 UNKNOWN_STATE = Status("Says nothing of how it ended", "warning")
+HUGE = 1e100
 LONGEST = 400
 """Characters of a cause that a table shows."""
 
@@ -93,11 +94,24 @@ class Result:
 
     @cached_property
     def _data(self) -> Reading[Record]:
-        return read_object(self.path / f"{self.kind}.json")
+        value, notes = read_object(self.path / f"{self.kind}.json")
+        try:
+            return Reading(sane(value), notes)
+        except RecursionError:
+            return Reading({}, (f"{self.kind}.json is damaged",))
 
     @cached_property
     def _environment(self) -> Reading[Record]:
         return read_object(self.path / "environment.json")
+
+
+def sane(tree: Any) -> Any:
+    """Numbers that nothing measures, beyond 1e100, become None: no scale could hold them."""
+    if isinstance(tree, dict):
+        return {key: sane(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [sane(value) for value in tree]
+    return None if isinstance(tree, int | float) and abs(tree) >= HUGE else tree
 
 
 def kind_of(folder: Path) -> str | None:

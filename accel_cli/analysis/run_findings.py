@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from accel_cli.analysis import wording
-from accel_cli.analysis.comparison import FINISHED, unequal_work, what_differs
+from accel_cli.analysis.comparison import FINISHED, SEED, unequal_work, what_differs
 from accel_cli.analysis.findings import Cell, Findings, Form, Part, Table
 from accel_cli.analysis.markup import Html
 from accel_cli.analysis.pareto import Measured, Mode, grouped, picture
@@ -15,7 +15,7 @@ from accel_cli.analysis.run_folder import RunFolder
 from accel_cli.analysis.wording import NOTHING, duration, is_finite, number, plain_name, share, size
 
 Runs = Sequence[RunFolder]
-SEED = "train.seed"
+PAGE_ONLY = frozenset({"wall", "samples", "processes", "strategy", "most time in"})
 
 
 def findings(runs: Runs, names: Sequence[str]) -> Findings:
@@ -122,7 +122,7 @@ def _table(runs: Runs, names: Sequence[str]) -> Table:
             Cell(size(memory)),
             Cell(_most(said["time_share"])),
         ])  # fmt: skip
-    return Table(header, rows)
+    return Table(header, rows, page_only=PAGE_ONLY)
 
 
 def _form(status: object) -> Form:

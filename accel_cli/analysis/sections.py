@@ -27,6 +27,11 @@ def section(title: str, *content: Child) -> Html | None:
     return element("section", element("h2", title), *kept) if kept else None
 
 
+def stack(figures: Sequence[Html]) -> Html | None:
+    """Figures that are no wider than they need be."""
+    return element("div", *figures, class_="stack") if figures else None
+
+
 def curves(runs: Runs, names: Names, title: str = "Curves") -> Html | None:
     drawn = figures(runs, names)
     if not drawn:

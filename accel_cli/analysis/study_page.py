@@ -64,8 +64,12 @@ def missing(notes: object) -> Html | None:
 
 def _part(part: Part) -> Html | None:
     remarks = [element("p", text, class_="quiet") for text in part.remarks]
-    figures = element("div", *part.figures, class_="stack") if part.figures else None
-    return section(part.title, figures, html_table(part.table) if part.table and part.table.rows else None, *remarks)
+    return section(
+        part.title,
+        sections.stack(part.figures),
+        html_table(part.table) if part.table and part.table.rows else None,
+        *remarks,
+    )
 
 
 def _environment(result: Result) -> Html | None:

@@ -23,6 +23,7 @@ FORMS: dict[str, Form] = {
     **dict.fromkeys(("failed", "out_of_memory", "diverged"), "bad"),
     **dict.fromkeys(("refused", "timed_out", "interrupted"), "warning"),
 }
+PAGE_ONLY = frozenset({"at step", "whole point", "samples/s"})
 MOST_AXES = 5
 """More would push the rest out of sight: the point's words stand in one column then."""
 SHOWN_RUNS = 8
@@ -127,8 +128,8 @@ def ranked(points: list[Point], mode: Mode) -> list[Point]:
 def _table(points: list[Point], axes: list[str], metric: str, best: list[Point], front: set[int]) -> Table:
     by_axis = 0 < len(axes) <= MOST_AXES and all(set(point.settings) <= set(axes) for point in points)
     header = [
-        "", *(_titles(axes) if by_axis else ["point"]), "status", "stands", f"best {plain_name(metric)}", "on test", "at step", "in steps",
-        "whole point", "samples/s", "peak memory",
+        "", *(_titles(axes) if by_axis else ["point"]), "status", "stands", f"best {plain_name(metric)}", "on test",
+        "at step", "in steps", "whole point", "samples/s", "peak memory",
     ]  # fmt: skip
     rows = []
     for point in points:
@@ -149,7 +150,7 @@ def _table(points: list[Point], axes: list[str], metric: str, best: list[Point],
             numbered(row.get("samples_per_second"), 3),
             memory(row.get("peak_memory_bytes")),
         ])  # fmt: skip
-    return Table(header, rows, sortable=True).without_empty_columns(NOTHING)
+    return Table(header, rows, sortable=True, page_only=PAGE_ONLY).without_empty_columns(NOTHING)
 
 
 def _titles(axes: list[str]) -> list[str]:
@@ -175,6 +176,10 @@ def _sentences(points: list[Point], order: list[Point], metric: str, mode: Mode,
         best = order[0]
         took = f", after {duration(best.seconds)} of steps" if best.seconds is not None else ""
         found.append(f"The {name} is {number(best.best)}: {best.label} (point {best.number}){took}.")
+    timed = [(point.seconds, point) for point in points if point.seconds is not None and point.status in ENDED]
+    if timed and not order:
+        spent, point = min(timed, key=lambda one: one[0])
+        found.append(f"The quickest: {point.label} (point {point.number}), {duration(spent)}; no metric was measured.")
     counts = Counter(plain_name(point.status) for point in points)
     found.append(f"Of {count(len(points), 'point')}: {', '.join(f'{n} {status}' for status, n in counts.items())}.")
     quick = [point for point in order if point.number in front and point.seconds is not None and point is not order[0]]

@@ -29,6 +29,7 @@ HEADER = (
     "technique", "verdict", "against", "time of a step", "metric's change", "time to target", "whole run", "once",
     "pays off", "a step", "samples/s", "peak memory", "sent a step", "metric",
 )  # fmt: skip
+PAGE_ONLY = frozenset({"a step", "samples/s", "sent a step", "metric"})
 FORMS: dict[str, Form] = {
     "helps": "good",
     "hurts": "bad",
@@ -50,7 +51,7 @@ def verdict(row: Record) -> Cell:
 
 
 def table(rows: Sequence[Record]) -> Table:
-    return Table(HEADER, [_row(row) for row in rows]).without_empty_columns(NOTHING)
+    return Table(HEADER, [_row(row) for row in rows], page_only=PAGE_ONLY).without_empty_columns(NOTHING)
 
 
 def plot(rows: Sequence[Record], margin: float, floor: Interval | None = None) -> Html | None:
