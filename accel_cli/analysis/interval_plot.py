@@ -12,6 +12,7 @@ from accel_cli.analysis.result import Interval, ratio_text
 
 WIDEST = 20.0
 """A ratio beyond it, or below its inverse, is drawn at the edge with an arrow."""
+WIDEST_MARGIN = 0.9
 TICKS = (
     0.05, 0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0, 1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0,
     20.0,
@@ -33,6 +34,7 @@ class PlotRow(NamedTuple):
 
 def interval_plot(rows: Sequence[PlotRow], margin: float, axis: str) -> Html:
     """``margin`` (0.01) is the band around 1 in which a difference counts as none."""
+    margin = min(max(margin, 0.0), WIDEST_MARGIN)
     low, high = _domain([row.interval for row in rows if row.interval], margin)
 
     def place(ratio: float) -> float:
@@ -44,7 +46,7 @@ def interval_plot(rows: Sequence[PlotRow], margin: float, axis: str) -> Html:
 
 def _domain(found: Sequence[Interval], margin: float) -> tuple[float, float]:
     ends = [end for one in found for end in one if math.isfinite(end) and end > 0]
-    low, high = min([*ends, 1 - 3 * margin]), max([*ends, 1 + 3 * margin])
+    low, high = min([*ends, 1 / (1 + 3 * margin + 0.01)]), max([*ends, 1 + 3 * margin + 0.01])
     edge = (high / low) ** 0.05
     return max(low / edge, 1 / WIDEST), min(high * edge, WIDEST)
 

@@ -134,7 +134,7 @@ def test_a_page_comes_of_anything(kind: str, garbage: Any, build: Build) -> None
     whole, draws = STUDIES[kind](), random.Random(0)
     paths = list(leaves(whole))
     tops = [path for path in paths if len(path) == 1]
-    for chosen in (*([path] for path in tops), *(draws.sample(paths, 6) for _ in range(15))):
+    for chosen in (*([path] for path in tops), *(draws.sample(paths, 6) for _ in range(8))):
         content = copy.deepcopy(whole)
         for path in sorted(chosen, key=len, reverse=True):
             put(content, path, copy.deepcopy(garbage))
@@ -172,6 +172,11 @@ def test_a_ledger_without_whole_runs_has_no_metric(build: Build) -> None:
     assert "against time" not in page.words
     assert "metric's change" not in page.words
     assert "beyond noise" not in page.words
+
+
+@pytest.mark.parametrize("margin", [-1, 0, 1, 1e9])
+def test_a_strange_margin_is_drawn(margin: float, build: Build) -> None:
+    assert "100%" in page_text([build("bench", STUDIES["bench"](max_slowdown=margin))])
 
 
 def test_a_wide_ratio_and_long_words_fit(build: Build) -> None:
