@@ -86,9 +86,13 @@ def _sentences(rows: list[Record]) -> list[str]:
     if not alone:
         return ["Nothing was measured yet."]
     found = []
-    together = [ratio for row in rows if row.get("form") == "together" and (ratio := interval(row.get("ratio")))]
+    together = [row for row in rows if row.get("form") == "together" and interval(row.get("ratio"))]
     if together:
-        found.append(f"All together, a step takes {ratio_text(together[-1])} times as long as the baseline's.")
+        whole = ratio_text(together[-1].get("ratio"))
+        if verdict(together[-1]).text == "cannot tell":
+            found.append(f"Whether all together help cannot be told: {whole} times the baseline's step.")
+        else:
+            found.append(f"All together, a step takes {whole} times as long as the baseline's.")
     counts = Counter(verdict(row).text for row in alone)
     order = [*SAID, *(name for name in counts if name not in SAID)]
     said = [f"{counts[name]} {SAID.get(name, (name, name))[counts[name] > 1]}" for name in order if counts[name]]
@@ -98,8 +102,8 @@ def _sentences(rows: list[Record]) -> list[str]:
     for word, choose in (("helps", min), ("hurts", max)):
         these = [(ratio, name) for ratio, name, row in measured if row.get("verdict") == word]
         if these:
-            ratio, name = choose(these)
-            found.append(f"{name} {word} most: {ratio_text(ratio)} times the step.")
+            most, name = choose(these)
+            found.append(f"{name} {word} most: {ratio_text(most)} times the step.")
     changed = [text for row in alone if (text := changed_metric(row))]
     if not changed and any(interval(part_of(row.get("metric")).get("difference")) for row in alone):
         found.append("None of them changes the metric beyond noise.")
@@ -144,7 +148,7 @@ def _pareto(result: Result, rows: list[Record], floor: Interval | None) -> list[
     mean = spread(values_of(base))
     if mean is None:
         return []
-    contenders = [Standing("baseline", "baseline", floor or Interval(1, 1, 1), mean)]
+    contenders = [Standing("baseline", "baseline", (floor or Interval(1, 1, 1))._replace(value=1.0), mean)]
     for row in rows:
         ratio, metric = interval(row.get("ratio")), part_of(row.get("metric"))
         difference = interval(metric.get("difference"))

@@ -22,6 +22,7 @@ STATES = {
 }
 UNKNOWN_STATE = Status("Says nothing of how it ended", "warning")
 HUGE = 1e100
+FEW_DIGITS = 1000
 LONGEST = 400
 """Characters of a cause that a table shows."""
 
@@ -41,7 +42,9 @@ class Interval(NamedTuple):
         return f"{self.value:{form}} {self.range(form)}"
 
     def range(self, form: str = ".3g") -> str:
-        low, high = (f"{end:{form}}" if math.isfinite(end) else "?" for end in (self.low, self.high))
+        usual = [form if abs(end) < FEW_DIGITS else ".3g" for end in (self.low, self.high)]
+        ends = zip((self.low, self.high), usual, strict=True)
+        low, high = (f"{end:{form}}" if math.isfinite(end) else "?" for end, form in ends)
         return f"[{low}, {high}]"
 
 

@@ -164,6 +164,14 @@ def test_a_ledger_of_one_row_without_intervals(build: Build) -> None:
     assert "Of 1 technique alone, 1 not judged" in page.words
 
 
+def test_an_undecided_whole_is_no_headline(build: Build) -> None:
+    rows = [row("a=1", found=0.98, verdict="cannot tell"), row("a=1 + b=2", "together", 0.97, "cannot tell")]
+    assert (
+        "Whether all together help cannot be told: 0.970 [0.951, 0.989]"
+        in read(build("ledger", ledger(rows=rows))).words
+    )
+
+
 def test_a_ledger_without_whole_runs_has_no_metric(build: Build) -> None:
     rows = [row("loader=memory", found=0.6, verdict="helps"), row("precision=bf16", found=1.0, verdict="no effect")]
     content = ledger(rows=rows, target=None)
