@@ -202,9 +202,10 @@ def parser() -> Parser:
     ledger.add_argument("--run-dir", type=Path, metavar="DIR", help="its folder; default runs/<time>-ledger")
     ledger.add_argument("--new", action="store_true", help="do not go on with an unfinished one")
 
-    report = verb("report", "one self-contained HTML page from one or several runs", common)
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
-    report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run's folder")
+    report = verb("report", "one self-contained HTML page about runs, a ledger, a sweep, a tune", common)
+    report.add_argument("runs", nargs="+", type=Path, metavar="X", help="run folders, or the folder of one study")
+    report.add_argument("--markdown", action="store_true", help="print Markdown instead, for a pull request")
+    report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first folder")
 
     runs = verb("runs", "list or clean the run folders below a folder", common)
     runs.add_argument("action", nargs="?", default="list", choices=["list", "clean"], help="default list")
