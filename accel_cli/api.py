@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from accel_cli.cli.plan import plan
-from accel_cli.cli.train import launch, open_folder
 from accel_cli.config import factory
+from accel_cli.config.plan import plan
 from accel_cli.description import DataDescription
 from accel_cli.engine.folder import in_use
 from accel_cli.engine.trained import trained_model
 from accel_cli.errors import AccelError, ConfigError, Problem
+from accel_cli.launch.begin import launch, open_folder
 from accel_cli.launch.front import Front
+from accel_cli.launch.terminal import Quiet
 from accel_cli.loader.finish import Finish
 
 
@@ -44,7 +45,7 @@ def train(
     front = Front()
     try:
         with in_use(folder):
-            outcome = launch(front, folder, planned, started=started, json=True)
+            outcome = launch(front, folder, planned, Quiet(), started=started)
     finally:
         front.close()
     ended = outcome if outcome.export is None else outcome.export

@@ -168,7 +168,7 @@ class Arm:
 
 def serve(words: list[str]) -> None:
     """The arm's own process: build, tell what was chosen, then a line of steps in, a line of seconds out."""
-    from accel_cli.cli.plan import plan
+    from accel_cli.config.plan import plan
     from accel_cli.engine import setup
     from accel_cli.engine.settle import settle
     from accel_cli.engine.step import train_step

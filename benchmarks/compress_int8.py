@@ -25,8 +25,8 @@ import torch
 from compare import Ratio, interleave, merged, ratio, table
 
 from accel_cli.api import train
-from accel_cli.cli.plan import plan
 from accel_cli.config.parts import implementation
+from accel_cli.config.plan import plan
 from accel_cli.engine.trained import trained_model
 from accel_cli.export.base import deployed
 from accel_cli.loader.evaluation import evaluation_batches

@@ -20,9 +20,9 @@ import torch
 from compare import interleave, merged, ratio, table, verdict
 from safetensors.torch import load_file
 
-from accel_cli.cli.plan import plan
 from accel_cli.config import run as run_file
 from accel_cli.config.parts import implementation
+from accel_cli.config.plan import plan
 from accel_cli.config.run import Run
 from accel_cli.engine.setup import seed_everything
 from accel_cli.loader.finish import Finish

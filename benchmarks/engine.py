@@ -38,8 +38,8 @@ from arms import Sample
 from compare import interleave, merged, ratio
 from safetensors.torch import load_file
 
-from accel_cli.cli.plan import plan
 from accel_cli.config.parts import implementation
+from accel_cli.config.plan import plan
 from accel_cli.engine.setup import seed_everything
 from accel_cli.loader.finish import Finish
 from accel_cli.loader.order import Order

@@ -26,8 +26,8 @@ from typing import Any
 from compare import interleave, merged, ratio, table, verdict
 from link_pair import UNLIMITED, Sample, apart, bits, pair, raw_rate, shape, spread
 
-from accel_cli.cli.plan import plan
 from accel_cli.config.parts import table as options
+from accel_cli.config.plan import plan
 from accel_cli.config.run import Run
 
 SHARE = 0.89

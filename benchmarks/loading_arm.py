@@ -24,7 +24,7 @@ SIDE, BORDER = 32, 4
 def accel(given: dict[str, Any]) -> tuple[Epochs, str, dict[str, Any]]:
     """The loader of a real run, from its cache, which is built beforehand."""
     from accel_cli import __version__
-    from accel_cli.cli.plan import plan
+    from accel_cli.config.plan import plan
     from accel_cli.engine import setup
 
     run = plan(given["words"]).run
@@ -310,8 +310,8 @@ def main() -> None:
 
 def build(given: dict[str, Any], window: Window) -> None:
     """accel's cache of the folder, from nothing."""
-    from accel_cli.cli.plan import plan
     from accel_cli.config.parts import implementation
+    from accel_cli.config.plan import plan
     from accel_cli.data.base import quiet
 
     run = plan(given["words"]).run

@@ -24,8 +24,8 @@ import torch
 from compare import Ratio, interleave, ratio, table
 from torch import nn
 
-from accel_cli.cli.plan import plan
 from accel_cli.config.parts import implementation
+from accel_cli.config.plan import plan
 from accel_cli.config.run import Run
 from accel_cli.engine.average import MovingAverage
 from accel_cli.optimizer.combined import Combined

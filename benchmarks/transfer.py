@@ -29,8 +29,8 @@ import torch
 from compare import Ratio, interleave, merged, ratio, table, verdict
 
 from accel_cli.api import train
-from accel_cli.cli.plan import plan
 from accel_cli.config import factory
+from accel_cli.config.plan import plan
 from accel_cli.engine import setup
 from accel_cli.engine.evaluate import evaluate
 from accel_cli.engine.step import train_step

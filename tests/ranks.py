@@ -14,10 +14,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from accel_cli.cli.plan import plan
 from accel_cli.config import factory
 from accel_cli.config import run as run_file
 from accel_cli.config.machine import detect
+from accel_cli.config.plan import plan
 from accel_cli.config.run import Run
 from accel_cli.engine import setup
 from accel_cli.engine.training import Training

@@ -14,11 +14,11 @@ import pytest
 from covering import Row, cover
 from ranks import records, run_ranks, train_here, write_run
 
-from accel_cli.cli.plan import plan
 from accel_cli.config import tree
 from accel_cli.config.decide import decide
 from accel_cli.config.machine import Machine
 from accel_cli.config.parts import table
+from accel_cli.config.plan import plan
 from accel_cli.config.rules import Facts, refusals
 from accel_cli.config.run import Run, check_tree
 from accel_cli.errors import Problem

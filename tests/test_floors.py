@@ -81,7 +81,9 @@ def test_no_circles() -> None:
         walk(module, ())
 
 
-@pytest.mark.parametrize("module", ["accel_cli", "accel_cli.cli.main", "accel_cli.cli.plan", "accel_cli.config.rules"])
+@pytest.mark.parametrize(
+    "module", ["accel_cli", "accel_cli.cli.main", "accel_cli.config.plan", "accel_cli.config.rules"]
+)
 def test_torch_is_not_imported_before_it_is_needed(module: str) -> None:
     heavy = "{'torch', 'torchvision', 'numpy', 'sklearn', 'transformers', 'timm'}"
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"

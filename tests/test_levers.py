@@ -9,8 +9,8 @@ import pytest
 from ranks import train_ranks
 from test_resume import assert_equal_runs, back_to
 
-from accel_cli.cli.plan import plan
 from accel_cli.config.parts import table
+from accel_cli.config.plan import plan
 from accel_cli.errors import ConfigError, Problem
 
 GROUPS = ("hardware", "precision", "compile", "schedule", "loader", "transfer")

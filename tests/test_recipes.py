@@ -8,9 +8,9 @@ import pytest
 import yaml
 from ranks import train_ranks
 
-from accel_cli.cli.plan import plan
 from accel_cli.config import tree
 from accel_cli.config.compose import compose
+from accel_cli.config.plan import plan
 
 GOLDEN = Path(__file__).parent / "golden"
 RECIPES = {"default": [], **{name: [f"+recipe={name}"] for name in tree.recipes()}}

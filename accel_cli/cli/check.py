@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from accel_cli.cli.plan import Plan, plan
+from accel_cli.config.plan import Plan, plan
 
 
 def main(arguments: argparse.Namespace) -> int:

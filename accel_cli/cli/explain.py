@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from accel_cli.cli.plan import Plan
 from accel_cli.cli.table import paint
 from accel_cli.config import tree
 from accel_cli.config.layers import Layer, flat
 from accel_cli.config.parts import SEVERAL
+from accel_cli.config.plan import Plan
 from accel_cli.config.suggest import did_you_mean, nearest
 from accel_cli.errors import ConfigError, Problem
 

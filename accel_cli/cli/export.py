@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from accel_cli.analysis import exports
-from accel_cli.cli.plan import own_plugins
 from accel_cli.cli.resume import run_folder
 from accel_cli.cli.table import columns
 from accel_cli.cli.train import shorter, show_failure
@@ -19,6 +18,7 @@ from accel_cli.config import run as run_file
 from accel_cli.config.compose import compose
 from accel_cli.config.machine import detect
 from accel_cli.config.parts import table
+from accel_cli.config.plan import own_plugins
 from accel_cli.config.run import Run
 from accel_cli.engine.folder import in_use
 from accel_cli.errors import ConfigError, Problem, SecurityError

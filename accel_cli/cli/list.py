@@ -9,11 +9,11 @@ from typing import Any
 
 from accel_cli.cli import rule_text
 from accel_cli.cli.availability import Judge
-from accel_cli.cli.plan import plan
 from accel_cli.cli.table import columns
 from accel_cli.config import tree
 from accel_cli.config.names import Names
 from accel_cli.config.parts import GROUPS, SEVERAL, table
+from accel_cli.config.plan import plan
 from accel_cli.config.schema.sections import SECTIONS
 from accel_cli.config.suggest import did_you_mean, nearest
 from accel_cli.errors import ConfigError, Problem

@@ -9,13 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from accel_cli.cli.plan import plan
-from accel_cli.cli.train import finish, launch, open_folder, say, shorter
+from accel_cli.cli.train import finish, say, shorter
 from accel_cli.config.compose import expand
+from accel_cli.config.plan import plan
 from accel_cli.engine import summary
 from accel_cli.engine.folder import claim, claim_exactly, in_use
 from accel_cli.errors import ConfigError
+from accel_cli.launch.begin import launch, open_folder
 from accel_cli.launch.front import Front
+from accel_cli.launch.terminal import view
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -27,7 +29,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         parent = claim_exactly(arguments.run_dir) if arguments.run_dir else claim(Path("runs"), "sweep")
         for number, point in enumerate(points):
-            if front.agent.process.poll() is not None:
+            if not front.agent.lives:
                 front.close()
                 front = Front()
             differs = [word for word in point if word not in shared]
@@ -56,7 +58,7 @@ def _point(front: Front, folder: Path, point: list[str], arguments: argparse.Nam
         say(planned)
     folder = open_folder(planned, folder, arguments.words)
     with in_use(folder):
-        outcome = launch(front, folder, planned, started=time.time(), json=arguments.json)
+        outcome = launch(front, folder, planned, view(arguments.json), started=time.time())
         code = finish(folder, outcome, json_output=False) if not arguments.json else outcome.exit_code
     found: dict[str, Any] = {"status": "failed", "exit_code": code, "run": shorter(folder)}
     path = folder / "summary.json"

@@ -10,16 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from accel_cli.cli.plan import Plan, own_plugins, plan
-from accel_cli.cli.train import finish, launch, node, say, shorter
+from accel_cli.cli.main import STARTED
+from accel_cli.cli.train import finish, say, shorter
 from accel_cli.config import rules
 from accel_cli.config import run as run_file
 from accel_cli.config.decide import decided_in, settled_before
 from accel_cli.config.machine import detect
+from accel_cli.config.plan import Plan, own_plugins, plan
 from accel_cli.engine import attempts
 from accel_cli.engine.folder import in_use
 from accel_cli.errors import ConfigError, Problem
+from accel_cli.launch.begin import launch, node
 from accel_cli.launch.front import Front
+from accel_cli.launch.terminal import view
 
 MAY_CHANGE = (
     "strategy.", "communication.", "launch.", "hardware.", "loader.", "compile.", "tracking.", "metrics.",
@@ -54,7 +57,7 @@ def resume(folder: Path, arguments: argparse.Namespace, front: Front | None) -> 
     with in_use(folder, place.address if place else ""):
         if arguments.overrides:
             keep(folder, planned)
-        outcome = launch(front, folder, planned, resume=True, json=arguments.json)
+        outcome = launch(front, folder, planned, view(arguments.json), started=STARTED, resume=True)
         return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from accel_cli.cli.plan import Plan
 from accel_cli.config.factory import grant
 from accel_cli.config.parts import implementation
+from accel_cli.config.plan import Plan
 from accel_cli.config.run import Run
 from accel_cli.config.validate import show
 from accel_cli.config.work import learning_rate, steps

@@ -15,11 +15,11 @@ from accel_cli.cli import schedule_plot
 from accel_cli.cli.check import base
 from accel_cli.cli.explain import explain, shown, text
 from accel_cli.cli.key_types import type_text
-from accel_cli.cli.plan import Plan, plan
 from accel_cli.cli.schedule_course import course
 from accel_cli.cli.table import columns, paint
 from accel_cli.config.machine import has_package
 from accel_cli.config.parts import SEVERAL, load, own_keys, table
+from accel_cli.config.plan import Plan, plan
 from accel_cli.config.schema.sections import SECTIONS
 from accel_cli.errors import AccelError, ConfigError, Problem
 

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import shlex
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from accel_cli.cli.main import STARTED
-from accel_cli.engine.folder import claim, claim_exactly, in_use
+from accel_cli.engine.folder import in_use
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.launch.front import Front, Outcome
-from accel_cli.launch.here import Here, here
 from accel_cli.launch.local import torchrun_line
 from accel_cli.launch.terminal import view
-
-_SECRET = re.compile(r"(?i)((?:token|secret|password|api_?key|credential)[\w.]*=)\S+")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -36,8 +29,9 @@ def main(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace, front: Front | None) -> int:
     from accel_cli.cli import multirun, resume
     from accel_cli.cli.check import base
-    from accel_cli.cli.plan import plan
     from accel_cli.cli.show import tree_text
+    from accel_cli.config.plan import plan
+    from accel_cli.launch.begin import claim_folder, describe, launch, node
 
     existing = arguments.run_dir / "run.yaml" if arguments.run_dir else None
     if existing is not None and existing.exists() and not arguments.cfg:
@@ -70,13 +64,8 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
 
             return work_alone(Request(folder=str(folder), plugins=planned.plugins, started=STARTED))
         assert front is not None
-        outcome = launch(front, folder, planned, json=arguments.json)
+        outcome = launch(front, folder, planned, view(arguments.json), started=STARTED)
         return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
-
-
-def node(run: Any) -> Here | None:
-    """This machine among the nodes of a run; None for a run of one machine. Raises ConfigError."""
-    return here(run.launch.rendezvous, run.launch.interface) if run.launch.most_nodes > 1 else None
 
 
 def holds_a_run(folder: Path) -> ConfigError:
@@ -92,61 +81,6 @@ def say(planned: Any) -> None:
         print(f"{decision.key}={decision.value}   ({decision.why})", file=sys.stderr)
     for warning in planned.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-
-
-def open_folder(planned: Any, run_dir: Path | None, words: Sequence[str]) -> Path:
-    """Claim the run folder and write what is known before the first step."""
-    folder = claim_folder(planned, run_dir)
-    describe(folder, planned, words)
-    return folder
-
-
-def claim_folder(planned: Any, run_dir: Path | None) -> Path:
-    run = planned.run
-    return (
-        claim_exactly(run_dir) if run_dir else claim(Path("runs"), f"{run.data.option}-{run.model.option}")
-    ).resolve()
-
-
-def describe(folder: Path, planned: Any, words: Sequence[str]) -> None:
-    """Write what is known before the first step. On a shared disk the first of the nodes does it for all."""
-    from accel_cli.cli.environment import environment
-    from accel_cli.config import run as run_file
-    from accel_cli.engine import summary
-
-    run_file.write(planned.run, folder / "run.yaml")
-    line = _SECRET.sub(r"\1***", shlex.join(["accel", *words]))
-    (folder / "command.txt").write_text(line + "\n")
-    summary.write_json(folder / "environment.json", environment())
-    summary.write_json(folder / "decisions.json", [decision.to_dict() for decision in planned.decisions])
-
-
-def launch(
-    front: Front,
-    folder: Path,
-    planned: Any,
-    *,
-    started: float | None = None,
-    resume: bool = False,
-    json: bool = False,
-) -> Outcome:
-    """Train in ranks of the front's agent, then export where the run says so.
-
-    ``started`` is the Unix time that wall_seconds counts from.
-    """
-    request = {
-        "folder": str(folder),
-        "mode": "train",
-        "resume": resume,
-        "plugins": planned.plugins,
-        "started": started or STARTED,
-    }
-    run = planned.run
-    outcome = front.run(folder, request, run.launch.processes, run.to_tree(), view(json), node(run))
-    if outcome.leads and outcome.failure is None and outcome.exit_code == 0 and run.export.option != "none":
-        request = {"folder": str(folder), "mode": "export", "plugins": planned.plugins, "started": time.time()}
-        outcome.export = front.run(folder, request, 1, run.to_tree(), view(json))
-    return outcome
 
 
 def finish(folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool = False) -> int:

@@ -6,12 +6,14 @@ front, and its ranks die with it.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from dataclasses import asdict
@@ -36,12 +38,15 @@ from accel_cli.worker import Request, die_with_parent
 def main() -> None:
     """Read requests from standard input, a JSON object a line, until it closes.
 
-    The arguments are the descriptor of the pipe to answer through, the Unix time at which this process was started, and
-    where it had to start again for another allocator: which it has now, and the request that asked for it.
+    A request that ``forks`` is served by a process of its own, beside whatever else is served: the pipe to answer
+    through comes by the socket. The arguments are the descriptor of the pipe to answer through otherwise, that of the
+    socket, the Unix time at which this process was started, and where it had to start again for another allocator:
+    which it has now, and the request that asked for it.
     """
     die_with_parent()
     descriptor = int(sys.argv[1])
-    preloaded, *waiting = sys.argv[3:] or [""]
+    handed = socket.socket(fileno=int(sys.argv[2]))
+    preloaded, *waiting = sys.argv[4:] or [""]
     preload.forget(preloaded)
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(each, signal.SIG_IGN)
@@ -49,17 +54,36 @@ def main() -> None:
     for noisy in ("torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     gc.freeze()  # what torch brought is walked by no rank's collector, whose marks would copy its pages
-    import_seconds = round(time.time() - float(sys.argv[2]), 3)
+    import_seconds = round(time.time() - float(sys.argv[3]), 3)
     for line in chain(waiting, sys.stdin):
         message = json.loads(line)
         if compiles(message):
             importlib.import_module("torch._dynamo")  # 2 s, here once for all ranks
+        forked = message.pop("forks", False)
+        if forked:
+            reap()
+            _, (descriptor, *_), _, _ = socket.recv_fds(handed, 1, 1)
+            if os.fork():
+                os.close(descriptor)
+                continue
+            die_with_parent()
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the requests are the warm one's
+            say(descriptor, "agent", pid=os.getpid())
         wanted = message["settings"]["hardware"]["allocator"]
         wanted = wanted if wanted in preload.ALLOCATORS else ""
         if wanted != preloaded and message["request"]["mode"] == "train":
-            start_again(wanted, line, descriptor)
+            start_again(wanted, json.dumps(message), descriptor)
         request = Request(**{**message["request"], "import_seconds": import_seconds})
         say(descriptor, "ended", **run(request, message, descriptor))
+        if forked:
+            os._exit(0)
+
+
+def reap() -> None:
+    """Let go of forked agents that have ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def compiles(message: dict[str, Any]) -> bool:
@@ -72,8 +96,9 @@ def start_again(allocator: str, line: str, descriptor: int) -> None:
     """Become a process with another allocator: a library can take malloc's place only as a process begins."""
     if allocator:
         say(descriptor, "say", text=f"starting again with {allocator} preloaded: torch is imported twice")
+    os.set_inheritable(descriptor, True)
     environment = {**os.environ, **preload.variables(allocator, os.environ)}
-    words = ["-m", "accel_cli.launch.agent", *sys.argv[1:3], allocator, line]
+    words = ["-m", "accel_cli.launch.agent", str(descriptor), *sys.argv[2:4], allocator, line]
     os.execve(sys.executable, [sys.executable, *words], environment)
 
 

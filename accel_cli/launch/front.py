@@ -50,22 +50,22 @@ class Outcome:
 
 
 class Front:
-    """One agent, and the runs that it is handed one after another."""
+    """One agent, and the runs that it is handed one after another.
 
-    def __init__(self) -> None:
-        self.agent = local.start()
+    ``agent`` is another than an agent of its own where several fronts work beside each other: then who made them owns
+    the signals.
+    """
+
+    def __init__(self, agent: local.Forked | None = None) -> None:
+        self.agent = agent or local.Agent()
+        self._owns_signals = agent is None
         self.ranks: dict[int, int] = {}
         self.signals: list[int] = []
         self.buffer = b""
 
     def close(self) -> None:
         """Nothing is left behind: the agent ends, and with it its ranks."""
-        with contextlib.suppress(OSError):
-            self.agent.requests.close()
-        self.agent.kill()
-        self.agent.process.wait()
-        with contextlib.suppress(OSError):
-            os.close(self.agent.events)
+        self.agent.close()
 
     def run(
         self,
@@ -98,9 +98,7 @@ class Front:
         outcome: Outcome | None = None
         view.event("starting", {})
         with self._signals():
-            with contextlib.suppress(BrokenPipeError):
-                self.agent.requests.write((json.dumps(message) + "\n").encode())
-                self.agent.requests.flush()
+            self.agent.send(message)
             results: list[dict[str, Any]] = []
             failing, last = False, None
             for event, values in self._events():
@@ -154,14 +152,15 @@ class Front:
     def _signals(self) -> Iterator[None]:
         previous = {}
         with contextlib.suppress(ValueError):  # a Python caller's thread: signals stay hers
-            previous = {number: signal.signal(number, self._handle) for number in FORWARDED}
+            if self._owns_signals:
+                previous = {number: signal.signal(number, self.stop) for number in FORWARDED}
         try:
             yield
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def stop(self, number: int, frame: FrameType | None = None) -> None:
         """The first signal asks the ranks to save and stop; a second Ctrl-C ends everything at once."""
         self.signals.append(number)
         if self.signals.count(signal.SIGINT) > 1 or not self.ranks:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import select
 import shlex
+import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,40 +23,117 @@ STALE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "
 """Left behind by other launchers; a rank must not believe them."""
 
 
-@dataclass
 class Agent:
-    process: subprocess.Popen[bytes]
-    requests: IO[bytes]
-    events: int
-    """The reading end of the pipe that the agent and rank 0 write to."""
+    """The process that has torch imported, and serves runs one after another.
+
+    ``events`` is the reading end of the pipe that it and rank 0 write to.
+    """
+
+    def __init__(self) -> None:
+        """Start it at once: its import of torch, seconds long, runs while the front composes and checks."""
+        self.events, writing = os.pipe()
+        self._handing, taking = socket.socketpair()
+        self._lock = threading.Lock()
+        words = ["-m", "accel_cli.launch.agent", str(writing), str(taking.fileno()), str(time.time())]
+        self.process = subprocess.Popen(
+            [sys.executable, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[writing, taking.fileno()],
+            env=environment(),
+            start_new_session=True,
+        )
+        os.close(writing)
+        taking.close()
+        assert self.process.stdin is not None
+        self._requests: IO[bytes] = self.process.stdin
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Hand it a run. An agent that has gone shows by the end of its events."""
+        with contextlib.suppress(BrokenPipeError):
+            self._write(message)
+
+    def fork(self, message: dict[str, Any], events: int) -> None:
+        """Let it fork an agent for this run alone, which writes to ``events``; thread-safe."""
+        with self._lock, contextlib.suppress(BrokenPipeError):
+            socket.send_fds(self._handing, [b"."], [events])
+            self._write({**message, "forks": True})
+
+    def _write(self, message: dict[str, Any]) -> None:
+        self._requests.write((json.dumps(message) + "\n").encode())
+        self._requests.flush()
+
+    @property
+    def lives(self) -> bool:
+        return self.process.poll() is None
 
     def kill(self) -> None:
         """End it and its ranks at once: they die with it."""
         self.process.kill()
 
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._requests.close()
+        self._handing.close()
+        self.kill()
+        self.process.wait()
+        with contextlib.suppress(OSError):
+            os.close(self.events)
 
-def start() -> Agent:
-    """Start the agent at once: its import of torch, seconds long, runs while the front composes and checks."""
-    reading, writing = os.pipe()
-    environment = {
+
+class Forked:
+    """An agent for one run, forked from a warm one: any number of them work beside each other."""
+
+    PATIENCE = 30.0
+    """Seconds that the warm one may still be importing torch when this one is to be killed."""
+
+    def __init__(self, warm: Agent) -> None:
+        self.warm = warm
+        self.events, self._writing = os.pipe()
+        self._pid: int | None = None
+        self._sent = False
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.warm.fork(message, self._writing)
+        os.close(self._writing)
+        self._sent = True
+        self._pid = self._told()
+
+    def _told(self) -> int | None:
+        """The process's number, which it writes first; None where there is no such process any more."""
+        line = b""
+        while not line.endswith(b"\n"):
+            if not select.select([self.events], [], [], self.PATIENCE)[0] or not (byte := os.read(self.events, 1)):
+                return None
+            line += byte
+        return int(json.loads(line)["pid"])
+
+    @property
+    def lives(self) -> bool:
+        return self.warm.lives
+
+    def kill(self) -> None:
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        self.kill()
+        if not self._sent:
+            os.close(self._writing)
+        os.close(self.events)
+
+
+def environment() -> dict[str, str]:
+    """What the agent is started with."""
+    kept = {
         key: value
         for key, value in os.environ.items()
         if key not in STALE and not key.startswith("TORCHELASTIC") and key != "PYTHONDONTWRITEBYTECODE"
     }
-    environment.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
-    environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a socket's peer without a name is nothing to warn of
-    environment |= waiting(environment)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "accel_cli.launch.agent", str(writing), str(time.time())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        pass_fds=[writing],
-        env=environment,
-        start_new_session=True,
-    )
-    os.close(writing)
-    assert process.stdin is not None
-    return Agent(process, process.stdin, reading)
+    kept.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+    kept.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a socket's peer without a name is nothing to warn of
+    return kept | waiting(kept)
 
 
 def waiting(environment: Mapping[str, str]) -> dict[str, str]:

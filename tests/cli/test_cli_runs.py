@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from accel_cli.cli.main import main
-from accel_cli.cli.plan import plan
 from accel_cli.config import run as run_file
+from accel_cli.config.plan import plan
 from accel_cli.engine.summary import EMPTY
 
 LONG_AGO = time.time() - 3 * 24 * 3600

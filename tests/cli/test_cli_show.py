@@ -8,8 +8,8 @@ import pytest
 
 from accel_cli.cli.explain import explain, lookup
 from accel_cli.cli.main import main
-from accel_cli.cli.plan import plan
 from accel_cli.config.layers import flat
+from accel_cli.config.plan import plan
 
 COMMANDS = [
     [],

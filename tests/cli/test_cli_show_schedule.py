@@ -8,8 +8,8 @@ import pytest
 
 from accel_cli.cli import show
 from accel_cli.cli.main import main
-from accel_cli.cli.plan import plan
 from accel_cli.config.parts import implementation
+from accel_cli.config.plan import plan
 
 THOUSAND = ["train.epochs=null", "train.steps=1000"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from accel_cli.cli.plan import Plan, plan
+from accel_cli.config.plan import Plan, plan
 from accel_cli.errors import ConfigError, Problem
 
 HIDDEN_WORDS = (

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from accel_cli.cli.plan import plan
 from accel_cli.config.compose import parse
 from accel_cli.config.names import Names
+from accel_cli.config.plan import plan
 from accel_cli.config.run import Run
 from accel_cli.errors import ConfigError, format_problems
 

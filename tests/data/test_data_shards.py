@@ -9,7 +9,7 @@ import torch
 from ranks import records, train_ranks
 from test_resume import assert_equal_runs, back_to
 
-from accel_cli.cli.plan import plan
+from accel_cli.config.plan import plan
 from accel_cli.errors import ConfigError, ResourceError
 
 writer = pytest.importorskip("litdata.streaming.writer", reason="needs the package litdata")

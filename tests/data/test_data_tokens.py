@@ -13,7 +13,7 @@ import torch
 from ranks import records, train_ranks
 from test_resume import assert_equal_runs, back_to
 
-from accel_cli.cli.plan import plan
+from accel_cli.config.plan import plan
 from accel_cli.data import documents, tokens
 from accel_cli.data.base import SPLITS
 from accel_cli.data.text import library_files

@@ -13,8 +13,8 @@ from ranks import run_ranks, train_ranks, write_run
 from test_trials import settled
 from torch.utils.data import Dataset, default_collate
 
-from accel_cli.cli.plan import plan
 from accel_cli.config.decide import settled_before
+from accel_cli.config.plan import plan
 from accel_cli.engine.trial_loader import Pace, counts
 
 OWN = ["test_trial_loader"]

@@ -14,8 +14,8 @@ from ranks import train_ranks
 from torch import Tensor, nn
 
 from accel_cli.cli.main import main
-from accel_cli.cli.plan import plan
 from accel_cli.compression.quantized import KINDS, Scheme, quantized
+from accel_cli.config.plan import plan
 from accel_cli.config.schema.export import FPGA as Settings
 from accel_cli.errors import ConfigError
 from accel_cli.export.fixed_point import Fixed

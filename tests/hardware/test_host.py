@@ -15,9 +15,9 @@ import pytest
 import torch
 from ranks import build_here, records, run_ranks, train_ranks, write_run
 
-from accel_cli.cli.plan import plan
 from accel_cli.config import host, preload
 from accel_cli.config.machine import Machine, detect
+from accel_cli.config.plan import plan
 
 ROOT = Path(__file__).parents[2]
 CPU = Machine(cores=4, memory_bytes=8 << 30, core_mask=4, all_cores=4, glibc=True)

@@ -90,7 +90,7 @@ def test_what_torch_was_built_for_stands_in_its_files(tmp_path: Path, stated: st
 
 
 def test_auto_leaves_a_gpu_that_torch_has_no_code_for() -> None:
-    from accel_cli.cli.plan import plan
+    from accel_cli.config.plan import plan
 
     run = check_tree(plan([]).composed.tree).run
     assert run is not None
@@ -134,7 +134,7 @@ def test_absent_devices_are_refused_with_the_reason_and_without_torch(tmp_path: 
     absent = [device for device in ("cuda", "xpu", "mps", "tpu") if not has.count(device)]
     code = f"""
 import sys
-from accel_cli.cli.plan import plan
+from accel_cli.config.plan import plan
 from accel_cli.errors import ConfigError
 for device in [*{absent}, "onnx"]:
     try:
