@@ -42,7 +42,8 @@ class Pace:
 
     def with_beat(self, key: str, every: float) -> Pace:
         """Where ``key`` is evaluate.every or checkpoint.every."""
-        return replace(self, **{key.replace(".", "_"): every})
+        beat: dict[str, Any] = {key.replace(".", "_"): every}
+        return replace(self, **beat)
 
     def saving(self, own: float, other: float) -> Pace:
         """Where a part of the step takes other seconds than its own."""
@@ -50,7 +51,7 @@ class Pace:
 
     def larger(self, times: int, step: float, *, beats: set[str]) -> Pace:
         """Where a step has ``times`` the samples; ``beats``: the keys that count epochs, and so samples."""
-        cut = {key.replace(".", "_"): getattr(self, key.replace(".", "_")) / times for key in beats}
+        cut: dict[str, Any] = {key.replace(".", "_"): getattr(self, key.replace(".", "_")) / times for key in beats}
         return replace(self, step=step, batch=self.batch * times, **cut)
 
 

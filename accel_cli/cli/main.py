@@ -144,6 +144,12 @@ def parser() -> Parser:
     )
     export.add_argument("--which", default="latest", metavar="NAME", help="latest, best or step-00000100")
 
+    advise = verb("advise", "try the override that a run's end names: expected against measured", common, code)
+    advise.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    advise.add_argument(
+        "--budget", type=float, default=5.0, metavar="MINUTES", help="no further round once it is spent; default 5"
+    )
+
     report = verb("report", "one self-contained HTML page from one or several runs", common)
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
     report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run's folder")

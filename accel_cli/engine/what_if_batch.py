@@ -38,7 +38,11 @@ def row(t: Training, spent: Spent) -> dict[str, Any] | None:
     rounds = max(2, min(ROUNDS, int(spent.limit / ((1 + TIMES) * compute))))
     turns = [(_seconds(t, batch), _seconds(t, larger)) for _ in range(rounds)]  # the first of each warms up
     own, other = (min(each[1:]) for each in zip(*turns, strict=True))
-    found = {"times": TIMES, "gathered": t.loader.reader.is_array, "override": f"train.global_batch={TIMES * t.work.global_batch}"}
+    found = {
+        "times": TIMES,
+        "gathered": t.loader.reader.is_array,
+        "override": f"train.global_batch={TIMES * t.work.global_batch}",
+    }
     return {**found, "own": own, "other": other}
 
 
