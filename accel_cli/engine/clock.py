@@ -43,6 +43,10 @@ class Clock:
         self.last = now
         return passed
 
+    def leave_out(self, seconds: float) -> None:
+        """So much of the time since the last mark belongs to no phase."""
+        self.last += seconds
+
     def watch(self, step: int, synchronize: Callable[[], object]) -> None:
         """Let marks wait, by ``synchronize``, at a few steps soon after ``step``, the next one."""
         self._watched, self._synchronize = range(step + FIRST, step + FIRST + COUNT), synchronize

@@ -86,7 +86,9 @@ class Phases:
         metrics = Metrics(training, folder, events, self._trackers())
         stop = Stop(world, seconds=run.train.seconds)
         stop.watch()
-        profile = Profile(folder, self.hardware.activities) if run.profile.enabled and world.is_first else None
+        profile = None
+        if run.profile.enabled and world.is_first:
+            profile = Profile(folder, self.hardware.activities, self.say, (training.clock, metrics))
         metrics.start(spent)
         events.emit("start", step=training.step, steps=training.steps)
         try:
