@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from accel_cli.analysis.expected import Pace
+from accel_cli.analysis.statistics import Interval, interval
 from accel_cli.config.plan import Plan, plan
 from accel_cli.errors import AccelError, ConfigError, Problem
 from accel_cli.launch.begin import describe
 from accel_cli.launch.crew import Crew
 
-ROUNDS = 9
-CONFIDENCE = 0.95
+ROUNDS = 12
+ERROR = 0.05
+"""How often the interval may miss the median, whenever the rounds end."""
 LEAST_STEPS, MOST_STEPS = 20, 1000
 SECONDS = 2.0
 """About what the steps of one short run take."""
@@ -71,11 +71,12 @@ def shortened(folder: Path, override: str, plugins: Sequence[str], seconds: floa
 
 
 def measure(
-    crew: Crew, short: Short, folder: Path, budget: float, say: Callable[[str], None]
+    crew: Crew, short: Short, folder: Path, expected: float | None, budget: float, say: Callable[[str], None]
 ) -> dict[str, list[float]]:
-    """Arm -> seconds per sample at a steady pace, by round; until all are done or ``budget`` seconds are spent.
+    """Arm -> seconds per sample at a steady pace, by round.
 
-    Both arms take turns, forward and backward (ABBA). Raises AccelError where a run fails; its folder is kept.
+    Rounds end when it is settled whether the expectation holds, or ``budget`` seconds are spent. Both arms take turns,
+    forward and backward (ABBA). Raises AccelError where a run fails; its folder is kept.
     """
     found: dict[str, list[float]] = {name: [] for name in ARMS}
     began = time.monotonic()
@@ -87,6 +88,8 @@ def measure(
             found[name].append(seconds)
         one, other = (found[name][-1] for name in ARMS)
         say(f"round {number + 1} of {ROUNDS}: {other / one:.3g} times the time")
+        if judged(ratios_of(found), expected)[1] is not None:
+            break
         if time.monotonic() - began > budget * (number + 1) / (number + 2):  # another one would be too late
             break
     shutil.rmtree(folder, ignore_errors=True)
@@ -112,36 +115,26 @@ def _run(crew: Crew, planned: Plan, folder: Path, name: str) -> float | None:
     return pace.per_sample
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Of the median, by order statistics (Conover 1999, 3.2): whatever the distribution, it holds it with 95%.
-
-    Of fewer than six values it is all that they span: with n, it holds the median with 1 - 2^(1 - n).
-    """
-    ordered, n, outside, left = sorted(values), len(values), 0.0, 0
-    for place in range(n // 2):
-        outside += 2 * math.comb(n, place) / 2**n
-        if outside > 1 - CONFIDENCE:
-            break
-        left = place
-    return ordered[left], ordered[n - 1 - left]
+def judged(ratios: Sequence[float], expected: float | None) -> tuple[Interval, bool | None]:
+    """(the measured ratio, whether it is within a factor of 1.3 of the expected one, or None: it cannot tell)"""
+    found = interval(ratios, ERROR)
+    if expected is None:
+        return found, None
+    low, high = expected / NEAR, expected * NEAR
+    if low <= found.low and found.high <= high:
+        return found, True
+    return found, False if found.high < low or found.low > high else None
 
 
 def result(samples: dict[str, list[float]], expected: float | None) -> dict[str, Any]:
-    """``measured`` {value, low, high}: the median ratio, and an interval that holds it by the order of the rounds.
-
-    ``held``: whether expected and measured are within a factor of 1.3 of each other, None where the interval does not
-    tell or nothing was expected.
-    """
-    ratios = [other / one for one, other in zip(*(samples[name] for name in ARMS), strict=False)]
+    """``measured`` {value, low, high}, ``factor`` between that and ``expected``, and ``held``; None for the unknown."""
+    ratios = ratios_of(samples)
+    found, held = judged(ratios, expected)
     if not ratios:
         return {"measured": None, "factor": None, "held": None, "rounds": 0, "samples": samples}
-    value, (low, high) = statistics.median(ratios), interval(ratios)
-    factor = None if expected is None else max(expected / value, value / expected)
-    held = None
-    if expected is not None:
-        inside = [expected / NEAR <= end <= expected * NEAR for end in (low, high)]
-        outside = high < expected / NEAR or low > expected * NEAR
-        held = True if all(inside) else False if outside else None
-    measured = {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
-    factor = None if factor is None else round(factor, 3)
-    return {"measured": measured, "factor": factor, "held": held, "rounds": len(ratios), "samples": samples}
+    factor = None if expected is None else round(max(expected / found.value, found.value / expected), 3)
+    return {"measured": found.to_dict(), "factor": factor, "held": held, "rounds": len(ratios), "samples": samples}
+
+
+def ratios_of(samples: dict[str, list[float]]) -> list[float]:
+    return [other / one for one, other in zip(*(samples[name] for name in ARMS), strict=False)]

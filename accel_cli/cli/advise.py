@@ -40,10 +40,12 @@ def main(arguments: argparse.Namespace) -> int:
         pace = Pace.of(summary)
         short = tried.shortened(folder, row["override"], arguments.plugin, pace.seconds if pace else None)
         _say(arguments, f"{row['finding']}: {row['evidence']}")
-        _say(arguments, f"trying {row['override']}: {tried.ROUNDS} rounds of {short.steps} steps, with and without")
+        _say(
+            arguments, f"trying {row['override']}: up to {tried.ROUNDS} rounds of {short.steps} steps, with and without"
+        )
         with Crew() as crew:
             say = lambda text: _say(arguments, text)  # noqa: E731
-            samples = tried.measure(crew, short, folder / "advise", 60 * arguments.budget, say)
+            samples = tried.measure(crew, short, folder / "advise", row["expected"], 60 * arguments.budget, say)
             ending = crew.ending
         found |= {**tried.result(samples, row["expected"]), "steps": short.steps}
         if ending is not None:
@@ -82,7 +84,12 @@ def _told(found: dict[str, Any]) -> str:
     lines = [
         f"override   {found['override']}",
         f"expected   {'no number' if expected is None else f'{expected:.3g} times the time per sample'}",
-        f"measured   {measured['value']:.3g} [{measured['low']:.3g}, {measured['high']:.3g}], {found['rounds']} rounds",
+        f"measured   {measured['value']:.3g} {_span(measured)}, {found['rounds']} rounds",
         f"verdict    {held}" + (f": a factor of {found['factor']:.2f} apart" if found["factor"] else ""),
     ]
     return "\n".join(lines)
+
+
+def _span(measured: dict[str, float | None]) -> str:
+    low, high = measured["low"], measured["high"]
+    return f"[{'0' if low is None else f'{low:.3g}'}, {'?' if high is None else f'{high:.3g}'}]"
