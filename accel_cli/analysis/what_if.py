@@ -24,6 +24,8 @@ OTHERWISE = {
     "communication=powersgd": "; it loses a little of each gradient: watch the metric",
 }
 """What has to be said of an override beside its gain."""
+ANOTHER_PROBLEM = 0.5
+"""What changes the optimisation problem comes first only where it saves twice as much."""
 BEATS = ("evaluate.every", "checkpoint.every")
 
 
@@ -56,7 +58,8 @@ def advice(facts: Facts) -> Iterator[Advice]:
         if expected > CLEAR_GAIN or once > saved * facts.steps:
             continue
         # A larger batch also spreads what comes every so many steps: that is not what it is named for.
-        rank = (own - other / row["times"]) / pace.seconds if part == "batch" else 1 - expected
+        saves = (own - other / row["times"]) / pace.seconds if part == "batch" else 1 - expected
+        rank = saves * ANOTHER_PROBLEM if part == "batch" else saves
         evidence = _evidence(facts, row) + OTHERWISE.get(row["override"], "")
         if once:
             evidence += f"; to read the set once takes {duration(once)}, earned back after {once / saved:.0f} steps"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -14,6 +15,8 @@ TOOLS = {"inferno-flamegraph": (), "flamegraph.pl": ("--countname", "microsecond
 KINDS = ("cpu_op", "python_function", "user_annotation")
 STEP = "ProfilerStep#"
 """How torch names the span of a step."""
+ADDRESS = re.compile(r" (of \w+ )?object at 0x[0-9a-f]+")
+"""What makes a call of one object another one than the same call of the next."""
 PATIENCE = 60.0
 
 
@@ -63,7 +66,7 @@ def folded(events: list[dict[str, Any]]) -> list[str]:
         while enclosing and span.began >= enclosing[-1][0].ended:
             enclosing.pop()
         above = enclosing[-1][1] if enclosing else f"thread {span.thread}"
-        stack = f"{above};{'step' if span.name.startswith(STEP) else span.name.replace(';', ',')}"
+        stack = f"{above};{'step' if span.name.startswith(STEP) else ADDRESS.sub('', span.name).replace(';', ',')}"
         found[stack] += round(span.ended - span.began)
         if enclosing:
             found[above] -= round(min(span.ended, enclosing[-1][0].ended) - span.began)
