@@ -80,7 +80,7 @@ def _evidence(facts: Facts, row: dict[str, Any]) -> str:
         return f"forward and backward of {size_now} samples take {own}, of {row['times']} times as many {other}"
     taken = f"{share(facts.share(part))} of the time went to {part}"
     if part == "data":
-        return f"{taken}: {own} a step, reading a sample takes {duration(row['read'])}; so it would be {other}"
+        return f"{taken}: a step takes {own}, reading a sample {duration(row['read'])}; so it would take {other}"
     if part == "communication":
         less = f"{size(row['other_bytes'])} in the place of {size(row['bytes'])}"
         return f"{taken}: {own} a step, the link carries {size(row['rate'])}/s; {less} would take {other}"

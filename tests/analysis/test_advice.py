@@ -88,7 +88,7 @@ def test_never_what_is_set_or_cannot_be(said: dict[str, Any], chosen: dict[str, 
 
 COSTS = {"step": 0.01, "evaluation": 0.05, "checkpoint": 0.1, "evaluate_every": 10, "checkpoint_every": 100}
 """A step with its part of the rest takes 16 ms, 5 of them evaluation, 1 checkpoints."""
-DATA = {"part": "data", "override": "loader=memory", "own": 0.008, "other": 0.0, "read": 0.000125, "once": 4.0}
+DATA = {"part": "data", "override": "loader=memory", "own": 0.01, "other": 0.002, "read": 0.000125, "once": 4.0}
 BATCH = {"part": "batch", "override": "train.global_batch=256", "own": 0.006, "other": 0.008, "times": 4}
 OPTIMIZER = {"part": "optimizer", "override": "optimizer.kernel=auto", "own": 0.004, "other": 0.0024}
 LINK = {"part": "communication", "override": "communication=bf16", "own": 0.008, "other": 0.0048, "bytes": 2e6,

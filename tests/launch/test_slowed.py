@@ -125,7 +125,7 @@ def test_a_throttled_link_is_named(folder: Path) -> None:
     if up.returncode:
         pytest.skip(f"no cable here: {up.stderr.strip()}")
     try:
-        shape = ["qdisc", "replace", "dev", "lo", "root", "tbf", "rate", "50mbit", "burst", "64kb", "latency", "50ms"]
+        shape = ["qdisc", "replace", "dev", "lo", "root", "tbf", "rate", "50mbit", "burst", "256kb", "latency", "50ms"]
         subprocess.run(["tc", "-n", f"{LINK['LINK']}A", *shape], check=True)
         words = [*ALONE, "+strategy=ddp", "launch.processes=2", "train.steps=40", "--json", "--run-dir", "run"]
         command = [SCRIPT, "exec", "A", sys.executable, "-m", "accel_cli", "train", *words]
