@@ -177,6 +177,12 @@ def parser() -> Parser:
     )
     export.add_argument("--which", default="latest", metavar="NAME", help="latest, best or step-00000100")
 
+    advise = verb("advise", "try the override that a run's end names: expected against measured", common, code)
+    advise.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    advise.add_argument(
+        "--budget", type=positive, default=5.0, metavar="MINUTES", help="no further round once it is spent; default 5"
+    )
+
     ledger = verb(
         "ledger",
         "what each technique buys, alone and together, against a noise floor",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,13 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
             return work_alone(Request(folder=str(folder), plugins=planned.plugins, started=STARTED))
         assert front is not None
         outcome = launch(front, folder, planned, view(arguments.json), started=STARTED)
-        return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
+        return finish(
+            folder,
+            outcome,
+            json_output=arguments.json,
+            traceback=arguments.traceback,
+            plugins=planned.plugins,
+        )
 
 
 def holds_a_run(folder: Path) -> ConfigError:
@@ -83,12 +90,15 @@ def say(planned: Any) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def finish(folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool = False) -> int:
+def finish(
+    folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool = False, plugins: Sequence[str] = ()
+) -> int:
     """Add the advice to the summary, show the end of the run, and return its exit code."""
     import yaml
 
     from accel_cli.analysis import exports
     from accel_cli.analysis.advice import advise
+    from accel_cli.analysis.allowed import allowed
     from accel_cli.analysis.summary_panel import panel, panel_text
     from accel_cli.config.machine import detect
     from accel_cli.engine import summary
@@ -105,7 +115,7 @@ def finish(folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool
         return outcome.exit_code
     found = json.loads(path.read_text())
     settings = yaml.safe_load((folder / "run.yaml").read_text())
-    found["advice"] = advise(found, settings, detect().to_dict())
+    found["advice"] = advise(found, settings, detect().to_dict(), allowed(folder, plugins))
     summary.write_json(path, found)
     shown, exported = shorter(folder), outcome.export
     reports = exported.results if exported is not None else []
