@@ -14,7 +14,7 @@ from typing import Any
 
 from accel_cli.config.plan import Plan
 from accel_cli.engine import summary
-from accel_cli.errors import INTERRUPTED, NO_TIME_TO_SAVE, ConfigError, Problem, ResourceError
+from accel_cli.errors import INTERRUPTED, NO_TIME_TO_SAVE, ConfigError, DivergedError, Problem, ResourceError
 from accel_cli.launch import first_failure
 from accel_cli.launch.first_failure import Failure
 from accel_cli.launch.front import TICK, Front, Outcome, View
@@ -172,10 +172,16 @@ def _outcome(
     else:
         why = f"job {job.number} ended as {job.state.lower()} before the run was done"
         failure = Failure(None, None, "Exit", why, FIXES.get(job.state, ""), None, CODES.get(job.state, 3))
-    logs = [log for log in (folder / "ranks" / "node-0.log", folder / "job.log") if log.exists() and log.stat().st_size]
-    failure = replace(failure, log=str(logs[0]) if logs else None)
-    if written is None and failure.problems is None:
-        status = "interrupted" if signals else "failed"
+    failure = replace(failure, log=_log(folder, failure.type))
+    if failure.problems is None:  # rank 0 may have written of an echo only
+        status = "interrupted" if signals else "diverged" if failure.exit_code == DivergedError.exit_code else "failed"
         made = summary.failed(folder, settings, failure.summary(), failure.exit_code, status)
         summary.write_json(path, {**made, "wall_seconds": round(time.time() - started, 3)})
     return Outcome(failure.exit_code, failure)
+
+
+def _log(folder: Path, kind: str) -> str | None:
+    """The output of the node that tells of such a failure, else of the first that said anything."""
+    paths = [*sorted((folder / "ranks").glob("node-*.log")), folder / "job.log"]
+    found = {path: path.read_text(errors="replace") for path in paths if path.exists() and path.stat().st_size}
+    return next((str(path) for path, text in found.items() if kind in text), str(next(iter(found), "")) or None)

@@ -98,6 +98,6 @@ def _line(folder: Path, run: Any, plugins: list[str], resume: bool) -> str:
             settings |= {"GLOO_SOCKET_IFNAME": launch.interface, "NCCL_SOCKET_IFNAME": launch.interface}
         first = '"$SLURM_LAUNCH_NODE_IPADDR:$port"'
         here = f'{shlex.quote(sys.executable)} -m accel_cli.launch.here {first} --node "$SLURM_NODEID"'
-        meeting = f'--nnodes="$SLURM_JOB_NUM_NODES" --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" '
+        meeting = '--nnodes="$SLURM_JOB_NUM_NODES" --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" '
         meeting += f"--rdzv-endpoint={first} $({here})"
     return f"exec env {set_words(settings)}{shlex.join(torchrun)} {meeting} {shlex.join(worker)} $again"

@@ -43,7 +43,6 @@ class Ranks(Option):
         return ":" in str(self.nodes)
 
 
-
 class Local(Ranks):
     """The same command on every node; on one machine over loopback."""
 
