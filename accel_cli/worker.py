@@ -31,6 +31,7 @@ from accel_cli.engine import (
     deep_check,
     failure,
     handover,
+    reference,
     setup,
 )
 from accel_cli.engine.borders import Start
@@ -51,7 +52,7 @@ class Request:
 
     folder: str
     mode: str = "train"
-    """train, evaluate, export, check or probe"""
+    """train, evaluate, export, check, probe or reference"""
     resume: bool = False
     alone: bool = False
     """Whether no front writes the summary of a run that fails."""
@@ -175,6 +176,9 @@ def work(request: Request, descriptor: int | None) -> int:
 
 def _run(run: Run, request: Request, events: Events, live: Live) -> int:
     hardware, world = setup.enter(run)
+    if request.mode == "reference":
+        reference.serve(hardware, world, Path(request.link))
+        return 0
     prepared = time.perf_counter()
 
     def say(text: str) -> None:

@@ -99,7 +99,7 @@ def test_a_failure_is_told_as_it_is_here_and_a_refusal_is_slurms(folder: Path) -
     assert "accel: rank 1 at step 3: ValueError: my own bug" in ended.stderr
     assert "nets.py:" in ended.stderr
     assert summary(folder / "r")["error"]["type"] == "ValueError"
-    refused = accel("train", *WORK, *SLURM, "launch.partition=nowhere", folder=folder)
+    refused = accel("train", *WORK, *SLURM, "train.steps=3", "launch.partition=nowhere", folder=folder)
     assert refused.returncode == 2
     assert "invalid partition specified: nowhere" in refused.stderr
 
