@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from accel_cli.launch.crew import Crew
 
 RUN, REFERENCE = "run", "reference"
 REGRESSION, FASTER, WITHIN = "regression", "faster", "within"
-SHARPNESS = 3
+SHARPNESS = 2
 """A baseline is known this many times as sharply as the slowdown looked for: a later run is no better known."""
+PARTS = ("products", "copies", "operations", "python")
+"""Of the reference: ``accel_cli.engine.reference`` says what they do."""
 Samples = dict[str, list[float]]
 """Round by round: seconds a step of the run, of the run ``again``, and of a unit of each part of the reference."""
 
@@ -90,11 +92,12 @@ class Bench:
         return found
 
     def measure(
-        self, enough: Callable[[Samples], bool], budget_seconds: float, shown: Callable[[Samples], None]
+        self, enough: Callable[[Samples], bool], budget_seconds: float, shown: Callable[[Samples], None], least: int = 0
     ) -> str:
         """Rounds until ``enough`` says so, or so many seconds are spent, those of earlier calls included.
 
-        Returns ``settled`` or ``budget``. Raises Interrupted, and AccelError where the run itself does not run.
+        ``least`` rounds are taken whatever they cost. Returns ``settled`` or ``budget``. Raises Interrupted, and
+        AccelError where the run itself does not run.
         """
         before, began = self.study.content["measuring_seconds"], time.monotonic()
         if enough(self.samples):
@@ -102,7 +105,7 @@ class Bench:
         self.stage.look()
         if cause := self.stage.looks[REFERENCE].cause:
             raise RuntimeError(f"the reference does not run: {cause}")
-        while before + time.monotonic() - began < budget_seconds:
+        while rounds(self.samples) < least or before + time.monotonic() - began < budget_seconds:
             found = self.stage.round()
             one = {RUN: found[RUN], AGAIN: found[AGAIN], **self.stage.parts}
             with self.study.change() as content:
@@ -124,14 +127,13 @@ def fewest_rounds(error: float) -> int:
     return next(count for count in range(1, 1000) if log_fortune(0, count) >= math.log(2 / error))
 
 
-def beside(samples: Samples, error: float) -> dict[str, Interval]:
-    """Part of the reference -> the time of a step over that of its unit. A round's two places of the run count as one.
+def beside(samples: Samples, error: float) -> Interval:
+    """The time of a step over that of a unit of the whole reference. A round's two places of the run count as one.
 
-    The intervals take half the ``error``: another measurement has the rest.
+    It takes half the ``error``: the measurement that it is compared with has the rest.
     """
-    run = [math.sqrt(a * b) for a, b in zip(samples.get(RUN, []), samples.get(AGAIN, []), strict=True)]
-    parts = [name for name in samples if name not in (RUN, AGAIN)]
-    return {name: interval([a / b for a, b in zip(run, samples[name], strict=True)], error / 2) for name in parts}
+    whole = [sum(parts) for parts in zip(*(samples[name] for name in _parts(samples)), strict=True)]
+    return interval([a / b for a, b in zip(_run(samples), whole, strict=True)], error / 2)
 
 
 def floor_of(samples: Samples, error: float) -> Interval:
@@ -141,39 +143,47 @@ def floor_of(samples: Samples, error: float) -> Interval:
 
 def is_sharp(samples: Samples, error: float, slowdown: float) -> bool:
     """Whether a baseline is known well enough for such a slowdown to be found against it."""
-    known = beside(samples, error).values()
-    return bool(known) and all(one.high <= (1 + slowdown / SHARPNESS) * one.low for one in known)
+    known = beside(samples, error)
+    return known.high <= (1 + slowdown / SHARPNESS) * known.low
 
 
-def slowdown_of(new: Samples, old: Samples, error: float) -> tuple[Interval, dict[str, float]]:
-    """How many times as long a step takes as it did, and the same by each part of the reference alone.
+def slowdown_of(new: Samples, old: Samples, error: float) -> Interval:
+    """How many times as long a step takes as it did, the machine's own change taken out."""
+    return beside(new, error).over(beside(old, error))
 
-    A program that is what it was, of any mixture of the parts, takes as many times as long as at least one of them, and
-    no more than another: the truth lies between the extremes, and the interval holds both. It is missed only where that
-    of the one part is, so the error is not shared among them.
+
+def verdict(ratio: Interval, floor: Interval, most: float, by_part: Mapping[str, float]) -> str:
+    """``regression`` only where the whole interval lies beyond the slowdown allowed, and beyond the floor's.
+
+    ``by_part``: the ratio beside each part of the reference alone. A program that is what it was, of any mixture of
+    the parts, has become slower by no more than the part that did most: a regression is one beside each of them.
     """
-    now, then = beside(new, error), beside(old, error)
-    ratios = [now[part].over(then[part]) for part in then if part in now]
-    if not ratios:
-        return interval([]), {}
-    value = math.exp(statistics.fmean(math.log(ratio.value) for ratio in ratios))
-    single = {part: now[part].value / then[part].value for part in then if part in now}
-    return Interval(value, min(ratio.low for ratio in ratios), max(ratio.high for ratio in ratios)), single
-
-
-def verdict(ratio: Interval, floor: Interval, most: float) -> str:
-    """``regression`` only where the whole interval lies beyond the slowdown allowed, and beyond the floor's."""
     if ratio.low > max(1 + most, floor.high):
-        return REGRESSION
+        return REGRESSION if min(by_part.values()) > 1 + most else CANNOT_TELL
     if ratio.high < min(1 / (1 + most), floor.low):
-        return FASTER
+        return FASTER if max(by_part.values()) < 1 else CANNOT_TELL
     return WITHIN if ratio.high <= 1 + most else CANNOT_TELL
+
+
+def by_part(new: Samples, old: Samples) -> dict[str, float]:
+    """How many times as long a step takes as it did, beside each part of the reference alone; medians, no intervals."""
+    if not rounds(new):
+        return dict.fromkeys(_parts(old), 1.0)
+    run = statistics.median(_run(new)) / statistics.median(_run(old))
+    return {name: round(run / drift, 4) for name, drift in machine_drift(new, old).items()}
 
 
 def machine_drift(new: Samples, old: Samples) -> dict[str, float]:
     """Part of the reference -> how many times as long it takes as when the baseline was made."""
-    parts = [name for name in old if name not in (RUN, AGAIN) and name in new]
-    return {name: round(statistics.median(new[name]) / statistics.median(old[name]), 4) for name in parts}
+    return {name: round(statistics.median(new[name]) / statistics.median(old[name]), 4) for name in _parts(old)}
+
+
+def _run(samples: Samples) -> list[float]:
+    return [math.sqrt(a * b) for a, b in zip(samples.get(RUN, []), samples.get(AGAIN, []), strict=True)]
+
+
+def _parts(samples: Samples) -> list[str]:
+    return [name for name in samples if name not in (RUN, AGAIN)]
 
 
 def place() -> dict[str, Any]:
@@ -204,7 +214,7 @@ def read(path: Path, error: float) -> dict[str, Any]:
         found = json.loads(path.read_text())
         is_one = found["kind"] == "baseline" and found["format_version"] == 1
         count, sizes = rounds(found["samples"]), {len(values) for values in found["samples"].values()}
-        is_one = is_one and sizes == {count} and _positive(found["samples"]) and bool(found["run"] and found["place"])
+        is_one = is_one and sizes == {count} and _whole(found["samples"]) and bool(found["run"] and found["place"])
     except OSError as problem:
         raise ConfigError(Problem(where, f"cannot be read: {problem.strerror}", fix)) from None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -217,8 +227,9 @@ def read(path: Path, error: float) -> dict[str, Any]:
     return dict(found)
 
 
-def _positive(samples: Mapping[str, Sequence[float]]) -> bool:
-    return all(value > 0 and math.isfinite(value) for values in samples.values() for value in values)
+def _whole(samples: Samples) -> bool:
+    numbers = [value for values in samples.values() for value in values]
+    return {RUN, AGAIN, *PARTS} == set(samples) and all(0 < value < math.inf for value in numbers)
 
 
 def differences(baseline: dict[str, Any], run: Run) -> list[str]:

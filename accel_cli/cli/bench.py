@@ -25,7 +25,7 @@ SAID = {
     bench.REGRESSION: "slower than allowed, beyond noise",
     bench.FASTER: "faster, beyond noise",
     bench.WITHIN: "within what is allowed",
-    CANNOT_TELL: "cannot tell: the interval holds both what is allowed and what is not",
+    CANNOT_TELL: "cannot tell whether it is more than allowed: too few rounds, or too unlike a machine",
 }
 
 
@@ -66,19 +66,16 @@ def main(arguments: argparse.Namespace) -> int:
 def _save(arguments: argparse.Namespace, made: Bench, planned: Plan) -> int:
     error, most = arguments.error, arguments.max_slowdown
     status = made.measure(
-        lambda samples: bench.is_sharp(samples, error, most), 60 * arguments.budget, _progress(arguments)
-    )
-    count, least = bench.rounds(made.samples), bench.fewest_rounds(error)
-    if count < least:
-        why = f"{count} rounds were measured; --error {error:g} needs {least}"
-        raise ConfigError(Problem(f"--budget {arguments.budget:g}", why, "try a larger --budget or --error"))
+        lambda samples: bench.is_sharp(samples, error, most), 60 * arguments.budget, _progress(arguments),
+        least=bench.fewest_rounds(error),
+    )  # fmt: skip
     bench.save(arguments.save, planned, command_line(arguments.words), made.samples)
     with made.study.change() as content:
         content.update(baseline=str(arguments.save), floor=bench.floor_of(made.samples, error).to_dict())
     made.study.end(status)
     if not arguments.json:
-        widest = max(one.high / one.low for one in bench.beside(made.samples, error).values())
-        print(f"{count} rounds, known to {widest - 1:.1%}: {arguments.save}")
+        known = bench.beside(made.samples, error)
+        print(f"{bench.rounds(made.samples)} rounds, known to {known.high / known.low - 1:.1%}: {arguments.save}")
         if status == "budget":
             print(
                 f"warning: too blurred to find {most:.0%}; try a larger --budget, or a quieter machine", file=sys.stderr
@@ -90,18 +87,19 @@ def _compare(arguments: argparse.Namespace, made: Bench, baseline: dict[str, Any
     error, most, old = arguments.error, arguments.max_slowdown, baseline["samples"]
 
     def judge(samples: Samples) -> tuple[Interval, Interval, str]:
-        ratio, floor = bench.slowdown_of(samples, old, error)[0], bench.floor_of(samples, error)
-        return ratio, floor, bench.verdict(ratio, floor, most)
+        ratio, floor = bench.slowdown_of(samples, old, error), bench.floor_of(samples, error)
+        return ratio, floor, bench.verdict(ratio, floor, most, bench.by_part(samples, old))
 
     status = made.measure(
         lambda samples: judge(samples)[2] != CANNOT_TELL, 60 * arguments.budget, _progress(arguments)
     )  # fmt: skip
     ratio, floor, verdict = judge(made.samples)
-    drift = bench.machine_drift(made.samples, old)
+    drift = bench.machine_drift(made.samples, old) if bench.rounds(made.samples) else {}
     with made.study.change() as content:
         content.update(
             baseline=str(arguments.against), ratio=ratio.to_dict(), floor=floor.to_dict(), max_slowdown=most,
-            verdict=verdict, unequal=differing, machine=drift, error=error, rounds=bench.rounds(made.samples),
+            verdict=verdict, unequal=differing, machine=drift,
+            by_part=bench.by_part(made.samples, old), error=error, rounds=bench.rounds(made.samples),
         )  # fmt: skip
     made.study.end(status)
     if not arguments.json:
