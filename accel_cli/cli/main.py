@@ -35,6 +35,14 @@ a technique is one override, or several in quotation marks; all are compared wit
 """
 
 
+BENCH_EPILOG = """\
+the run's steps take turns with a fixed load of plain torch and Python, so that what the machine itself does cancels.
+
+  accel bench model=resnet --save bench/resnet.json                          once, where the gate will run
+  accel bench model=resnet --against bench/resnet.json --max-slowdown 5%     exit 1: slower, beyond noise
+"""
+
+
 EXPORT_EPILOG = """\
 formats are the options of the group export: accel list export prints them. What is written lies in RUN/export/FORMAT.
 
@@ -212,6 +220,22 @@ def parser() -> Parser:
     report.add_argument("runs", nargs="+", type=Path, metavar="X", help="run folders, or the folder of one study")
     report.add_argument("--markdown", action="store_true", help="print Markdown instead, for a pull request")
     report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first folder")
+
+    bench = verb(
+        "bench", "is a run slower than it was? A gate for CI: exit 1 only beyond noise", composing, epilog=BENCH_EPILOG
+    )
+    bench.add_argument("--save", type=Path, metavar="FILE", help="measure, and write a baseline")
+    bench.add_argument("--against", type=Path, metavar="FILE", help="measure, and compare with a baseline")
+    bench.add_argument("--max-slowdown", type=share, default=0.05, metavar="SHARE", help="allowed; default 5%%")
+    bench.add_argument("--budget", type=positive, default=10.0, metavar="MINUTES", help="of rounds; default 10")
+    bench.add_argument("--error", type=share, default=0.001, help="how often a verdict may err; default 0.001")
+    bench.add_argument("--unequal", action="store_true", help="compare another machine or other work too, and say so")
+    bench.add_argument("--run-dir", type=Path, metavar="DIR", help="its folder; default runs/<time>-bench")
+    bench.add_argument("--new", action="store_true", help="do not go on with an unfinished one")
+
+    report = verb("report", "one self-contained HTML page from one or several runs", common)
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run's folder")
 
     runs = verb("runs", "list or clean the run folders below a folder", common)
     runs.add_argument("action", nargs="?", default="list", choices=["list", "clean"], help="default list")

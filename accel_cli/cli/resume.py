@@ -16,6 +16,7 @@ from accel_cli.config import rules
 from accel_cli.config import run as run_file
 from accel_cli.config.decide import decided_in, settled_before
 from accel_cli.config.machine import detect
+from accel_cli.config.partition import machine_of
 from accel_cli.config.plan import Plan, own_plugins, plan
 from accel_cli.engine import attempts
 from accel_cli.engine.folder import in_use
@@ -117,7 +118,7 @@ def reread(folder: Path, plugins: list[str]) -> Plan:
     """The run as its run.yaml says it, before this machine's rules."""
     run = run_file.read(folder / "run.yaml")
     granted = [*plugins, *own_plugins()]
-    warnings = rules.judge(rules.Facts(run, detect(), granted))
+    warnings = rules.judge(rules.Facts(run, machine_of(run, detect()), granted))
     return Plan(run, None, [], warnings, granted)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,6 @@ from accel_cli.cli.main import STARTED
 from accel_cli.engine.folder import in_use
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.launch.front import Front, Outcome
-from accel_cli.launch.local import torchrun_line
 from accel_cli.launch.terminal import view
 
 
@@ -32,7 +31,7 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
     from accel_cli.cli.check import base
     from accel_cli.cli.show import tree_text
     from accel_cli.config.plan import plan
-    from accel_cli.launch.begin import claim_folder, describe, launch, node
+    from accel_cli.launch.begin import claim_folder, describe, launch, line, node
 
     existing = arguments.run_dir / "run.yaml" if arguments.run_dir else None
     if existing is not None and existing.exists() and not arguments.cfg:
@@ -58,7 +57,7 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
         if not arguments.json:
             say(planned)
         if arguments.dry_run:
-            print(torchrun_line(folder / "run.yaml", planned.run, planned.plugins))
+            print(line(folder, planned))
             return 0
         if arguments.inline:
             from accel_cli.worker import Request, work_alone

@@ -99,7 +99,7 @@ def _limited(front: Front, seconds: float | None) -> Iterator[threading.Event]:
             passed.set()
             front.stop(signal.SIGTERM)
             if not done.wait(GRACE):
-                front.agent.kill()
+                front.kill()
 
     if seconds is None:
         yield passed
