@@ -88,7 +88,8 @@ class Phases:
         stop.watch()
         profile = Profile(folder, self.hardware.activities) if run.profile.enabled and world.is_first else None
         metrics.start(spent)
-        events.emit("start", step=training.step, steps=training.steps)
+        task = training.task
+        events.emit("start", step=training.step, steps=training.steps, metric=task.metric, mode=task.mode)
         try:
             while True:
                 if profile is not None:
