@@ -81,7 +81,10 @@ def axes(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[str
         text = f"{axis.key}={axis.typed}"
         if keys.count(axis.key) > 1 or axis.key in {**request.choices, **request.values, **request.deleted}:
             request.refuse(Problem(text, f"{axis.key} is given twice", "keep one of them"))
-        elif axis.key not in (*names.options, "recipe") and (problem := names.key_problem(axis.key, text)):
+        elif axis.key not in (*names.options, "recipe"):
+            request.values[axis.key] = text
+    for key, text in request.values.items():
+        if problem := names.key_problem(key, text) or names.absent(key, text):
             request.refuse(problem)
     if request.problems:
         raise (SecurityError if request.forbidden else ConfigError)(request.problems)
