@@ -130,10 +130,11 @@ def report(folder: Path, told: list[dict[int, Any]], problems: list[str], second
                 json.loads(line)["from_step"] for line in (run / "attempts" / "log.jsonl").read_text().splitlines()
             ]
             print(f"{' '.join(row['point'])}: {summary['attempts']} attempts, from steps {begun}")
-    ordered = sorted(costs)
+    *_, next_most, most = sorted(costs)
+    print(f"{len(final)} points in {seconds:.1f} s   --seed {seed}")
     print(
-        f"{len(final)} points in {seconds:.1f} s; a point costs {statistics.median(ordered):.2f} s beside its steps and "
-        f"evaluations (median of {len(ordered)}; most {ordered[-1]:.2f} s, next {ordered[-2]:.2f} s)   --seed {seed}"
+        f"a point costs {statistics.median(costs):.2f} s beside its steps and evaluations (median of {len(costs)}; "
+        f"most {most:.2f} s, next {next_most:.2f} s)"
     )
     for problem in problems:
         print(f"WRONG: {problem}")
