@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -37,6 +38,15 @@ killed or interrupted, the same line goes on where it was.
 """
 
 
+LEDGER_EPILOG = """\
+a technique is one override, or several in quotation marks; all are compared with the run as it is without them.
+
+  accel ledger precision=bf16 compile=full                  each alone, both together, each left out
+  accel ledger loader=memory "optimizer=sgd optimizer.learning_rate=0.1" --base "data=image_folder data.root=photos"
+  accel ledger compile=full --run runs/X --to-target validation_accuracy=0.97 --seeds 5
+"""
+
+
 EXPORT_EPILOG = """\
 formats are the options of the group export: accel list export prints them. What is written lies in RUN/export/FORMAT.
 
@@ -51,6 +61,29 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(_parse_problem(self, message))
+
+
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def share(text: str) -> float:
+    """Between 0 and 1; ``5%`` is 0.05."""
+    value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
 
 
 def _parse_problem(parser: argparse.ArgumentParser, message: str) -> Problem:
@@ -204,6 +237,31 @@ def parser() -> Parser:
         "formats", nargs="*", metavar="FORMAT", help="such as format=onnx export.opset=18; default: the run's own"
     )
     export.add_argument("--which", default="latest", metavar="NAME", help="latest, best or step-00000100")
+
+    ledger = verb(
+        "ledger",
+        "what each technique buys, alone and together, against a noise floor",
+        common,
+        code,
+        epilog=LEDGER_EPILOG,
+    )
+    ledger.add_argument("techniques", nargs="+", metavar="TECHNIQUE", help="one or more overrides in one word")
+    ledger.add_argument(
+        "--base", action="append", default=[], metavar="OVERRIDES", help="of the run that is compared with"
+    )
+    ledger.add_argument("--run", type=Path, metavar="RUN", help="compare with this run's settings")
+    ledger.add_argument("--config-dir", action="append", default=[], type=Path, metavar="DIR", help="your own options")
+    ledger.add_argument("--alone", action="store_true", help="each technique alone only, no combinations")
+    ledger.add_argument("--budget", type=positive, default=10.0, metavar="MINUTES", help="of probes; default 10")
+    ledger.add_argument("--margin", type=share, default=0.01, help="effects up to this share are none; default 0.01")
+    ledger.add_argument("--error", type=share, default=0.001, help="how often a verdict may err; default 0.001")
+    ledger.add_argument("--seeds", type=count, default=0, metavar="N", help="also train whole runs over N seeds")
+    ledger.add_argument(
+        "--to-target", metavar="METRIC=VALUE", help="time until then in whole runs, such as validation_accuracy=0.97"
+    )
+    ledger.add_argument("--unequal", action="store_true", help="compare other work too, and say so")
+    ledger.add_argument("--run-dir", type=Path, metavar="DIR", help="its folder; default runs/<time>-ledger")
+    ledger.add_argument("--new", action="store_true", help="do not go on with an unfinished one")
 
     report = verb("report", "one self-contained HTML page from one or several runs", common)
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
