@@ -103,26 +103,9 @@ def _parse_problem(parser: argparse.ArgumentParser, message: str) -> Problem:
     return Problem(parser.prog, message, f"see {parser.prog} --help")
 
 
-def count(text: str) -> int:
-    """A whole number from 1 up, as argparse wants it."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 up")
-    return int(text)
-
-
 def parallel(text: str) -> int | None:
     """As many as fit, None, for auto."""
     return None if text == "auto" else count(text)
-
-
-def seconds(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
-    return found
 
 
 def parser() -> Parser:
@@ -201,7 +184,7 @@ def parser() -> Parser:
     sweep.add_argument(
         "--parallel", type=parallel, default=1, metavar="N", help="points beside each other, or auto; default 1"
     )
-    sweep.add_argument("--limit", type=seconds, metavar="SECONDS", help="most that a point may take")
+    sweep.add_argument("--limit", type=positive, metavar="SECONDS", help="most that a point may take")
 
     check = verb("check", "validate only; starts nothing", composing)
     check.add_argument("--deep", action="store_true", help="also what only the model and the data can tell")
