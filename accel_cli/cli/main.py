@@ -26,6 +26,18 @@ overrides are Hydra's: group=option, group.key=value, ~group, lists [a,b]; accel
 """
 
 
+SWEEP_EPILOG = """\
+axes are in Hydra's grammar: a=1,2,3  a=range(1,5)  a=choice(x,y)  group=glob(adam*)
+and to draw from: a=interval(0.1,0.9)  a=tag(log, interval(1e-4,1e-1))  a=int(interval(1,8))
+
+  accel sweep optimizer.learning_rate=0.1,0.01 model=cnn,mlp
+  accel sweep --search random --trials 30 'optimizer.learning_rate=tag(log, interval(1e-4,1e-1))'
+  accel sweep --search optuna --trials 50 optimizer=glob(adam*) optimizer.weight_decay=0,0.01,0.1
+
+killed or interrupted, the same line goes on where it was.
+"""
+
+
 LEDGER_EPILOG = """\
 a technique is one override, or several in quotation marks; all are compared with the run as it is without them.
 
@@ -99,6 +111,11 @@ def _parse_problem(parser: argparse.ArgumentParser, message: str) -> Problem:
     return Problem(parser.prog, message, f"see {parser.prog} --help")
 
 
+def parallel(text: str) -> int | None:
+    """As many as fit, None, for auto."""
+    return None if text == "auto" else count(text)
+
+
 def parser() -> Parser:
     """The whole command line."""
     from accel_cli import __version__
@@ -147,8 +164,35 @@ def parser() -> Parser:
         "--dry-run", action="store_true", help="write the run folder and print the torchrun line; start nothing"
     )
     train.add_argument("-m", "--multirun", action="store_true", help="a run for each point of a=1,2 b=x,y")
+    train.add_argument(
+        "--new", action="store_true", help="with -m: begin another, though one of this line is unfinished"
+    )
     train.add_argument("--cfg", choices=["job"], help="print the composed configuration; start nothing")
     train.add_argument("--inline", action="store_true", help="one rank in this process, for a debugger")
+
+    sweep = verb("sweep", "a run for each point of several values; a table and a page", composing, epilog=SWEEP_EPILOG)
+    sweep.add_argument("--run-dir", type=Path, metavar="DIR", help="the sweep's folder; default runs/<time>-sweep")
+    sweep.add_argument("--new", action="store_true", help="begin another, though a sweep of this line is unfinished")
+    sweep.add_argument("--retry-failed", action="store_true", help="also run again what has failed or was refused")
+    sweep.add_argument(
+        "--search", default="grid", choices=["grid", "random", "optuna"], help="every point (default), or some"
+    )
+    sweep.add_argument("--trials", type=count, metavar="N", help="points of --search random and optuna; default 20")
+    sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the search; default 0")
+    sweep.add_argument(
+        "--pruner",
+        default="median",
+        choices=["median", "asha", "none"],
+        help="ends bad points of --search optuna early",
+    )
+    sweep.add_argument(
+        "--metric", metavar="NAME", help="train_seconds, validation_loss ...; default the run's own, on validation"
+    )
+    sweep.add_argument("--mode", choices=["min", "max"], help="whether less or more of --metric is better")
+    sweep.add_argument(
+        "--parallel", type=parallel, default=1, metavar="N", help="points beside each other, or auto; default 1"
+    )
+    sweep.add_argument("--limit", type=positive, metavar="SECONDS", help="most that a point may take")
 
     check = verb("check", "validate only; starts nothing", composing)
     check.add_argument("--deep", action="store_true", help="also what only the model and the data can tell")

@@ -27,7 +27,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace, front: Front | None) -> int:
-    from accel_cli.cli import multirun, resume
+    from accel_cli.cli import resume
     from accel_cli.cli.check import base
     from accel_cli.cli.show import tree_text
     from accel_cli.config.plan import plan
@@ -40,7 +40,9 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
         if arguments.multirun:
             raise holds_a_run(arguments.run_dir)
     if arguments.multirun:
-        return multirun.main(arguments)
+        from accel_cli.cli import sweep
+
+        return sweep.multirun(arguments)
     planned = plan(
         arguments.overrides, config_dirs=arguments.config_dir, plugins=arguments.plugin, base=base(arguments.run)
     )

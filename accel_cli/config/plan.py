@@ -59,6 +59,14 @@ def plan(
     return Plan(run, composed, decisions, rules.warnings(facts), granted)
 
 
+def reread(folder: Path, plugins: Sequence[str]) -> Plan:
+    """The run of a folder as its run.yaml says it, before this machine's rules."""
+    run = run_file.read(folder / "run.yaml")
+    granted = [*plugins, *own_plugins()]
+    warnings = rules.judge(rules.Facts(run, machine_of(run, detect()), granted))
+    return Plan(run, None, [], warnings, granted)  # type: ignore[arg-type]
+
+
 def own_plugins() -> list[str]:
     """``plugins`` of the user's own accel.yaml in the working directory."""
     path = Path(OWN_FILE)

@@ -90,7 +90,8 @@ class Phases:
         if run.profile.enabled and world.is_first:
             profile = Profile(folder, self.hardware.activities, self.say, (training.clock, metrics))
         metrics.start(spent)
-        events.emit("start", step=training.step, steps=training.steps)
+        task = training.task
+        events.emit("start", step=training.step, steps=training.steps, metric=task.metric, mode=task.mode)
         try:
             while True:
                 if profile is not None:

@@ -82,19 +82,22 @@ class Agent:
 
 
 class Forked:
-    """An agent for one run, forked from a warm one: any number of them work beside each other."""
+    """An agent for one run, forked from a warm one: any number of them work beside each other.
+
+    ``environment`` is set in it and its ranks over what the warm one was started with.
+    """
 
     PATIENCE = 30.0
     """Seconds that the warm one may still be importing torch when this one is to be killed."""
 
-    def __init__(self, warm: Agent) -> None:
-        self.warm = warm
+    def __init__(self, warm: Agent, environment: Mapping[str, str] | None = None) -> None:
+        self.warm, self.environment = warm, dict(environment or {})
         self.events, self._writing = os.pipe()
         self._pid: int | None = None
         self._sent = False
 
     def send(self, message: dict[str, Any]) -> None:
-        self.warm.fork(message, self._writing)
+        self.warm.fork({**message, "environment": self.environment}, self._writing)
         os.close(self._writing)
         self._sent = True
         self._pid = self._told()
