@@ -277,10 +277,6 @@ def parser() -> Parser:
     bench.add_argument("--run-dir", type=Path, metavar="DIR", help="its folder; default runs/<time>-bench")
     bench.add_argument("--new", action="store_true", help="do not go on with an unfinished one")
 
-    report = verb("report", "one self-contained HTML page from one or several runs", common)
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
-    report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run's folder")
-
     runs = verb("runs", "list or clean the run folders below a folder", common)
     runs.add_argument("action", nargs="?", default="list", choices=["list", "clean"], help="default list")
     runs.add_argument("--folder", type=Path, default=Path("runs"), metavar="DIR", help="default runs")
