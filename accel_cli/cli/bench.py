@@ -36,6 +36,11 @@ def main(arguments: argparse.Namespace) -> int:
     planned = plan(
         arguments.overrides, config_dirs=arguments.config_dir, plugins=arguments.plugin, base=base(arguments.run)
     )
+    if planned.run.launch.option != "local":
+        where = f"launch={planned.run.launch.option}"
+        raise ConfigError(
+            Problem(where, "steps are timed on this machine", "try launch=local, inside a job of your own")
+        )
     baseline = bench.read(arguments.against, arguments.error) if arguments.against else None
     differing = bench.differences(baseline, planned.run) if baseline else []
     if differing and not arguments.unequal:
