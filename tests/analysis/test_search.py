@@ -46,16 +46,20 @@ def test_drawn_points_are_different_and_repeat_by_seed() -> None:
 
 def test_draws_are_even_over_the_interval_or_its_logarithm() -> None:
     random = Random(0)
-    rates = sorted(float(axis(RATE).draw(random)) for _ in range(2000))
+
+    def draws(word: str, count: int) -> list[str]:
+        one = axis(word)
+        return [one.draw(random) for _ in range(count)]
+
+    rates = sorted(map(float, draws(RATE, 2000)))
     assert rates[0] >= 1e-4
     assert rates[-1] <= 1e-1
     assert rates[1000] == pytest.approx(math.sqrt(1e-4 * 1e-1), rel=0.2)
-    plain = sorted(float(axis("optimizer.weight_decay=interval(0,2)").draw(random)) for _ in range(2000))
+    plain = sorted(map(float, draws("optimizer.weight_decay=interval(0,2)", 2000)))
     assert plain[1000] == pytest.approx(1.0, rel=0.1)
-    widths = [axis(WIDTH).draw(random) for _ in range(2000)]
+    widths = draws(WIDTH, 2000)
     assert {width: round(widths.count(width) / 500) for width in widths} == {"1": 1, "2": 1, "3": 1, "4": 1}
-    ints = [axis("model.width=tag(log, int(interval(1, 100)))").draw(random) for _ in range(500)]
-    assert all(1 <= int(width) <= 100 for width in ints)
+    assert all(1 <= int(width) <= 100 for width in draws("model.width=tag(log, int(interval(1, 100)))", 500))
 
 
 def row(number: int, rate: str, status: str, best: float | None, reported: tuple[float, ...] = ()) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def test_train_m_is_the_same_and_ended_sweeps_are_not_repeated(folder: Path) -> 
         (["train.seed=tag(log, interval(0,9))", "--search", "random"], "above 0"),
         (["train.seed=1,2", "--trials", "3"], "--search random"),
         (["train.seed=1,2", "--metric", "train_second"], "did you mean train_seconds"),
-        (["train.seed=1,2", "--limit", "0"], "number of seconds above 0"),
+        (["train.seed=1,2", "--limit", "0"], "0 is not above 0"),
     ],
 )
 def test_bad_command_starts_nothing(tmp_path: Path, words: list[str], said: str) -> None:
@@ -175,11 +175,11 @@ def test_all_refused_is_a_bad_command(tmp_path: Path) -> None:
 def test_optuna_prunes_and_goes_on(folder: Path) -> None:
     """Bad learning rates end early; killed in between, nothing is lost or tried twice."""
     pytest.importorskip("optuna")
-    words = ["sweep", "--search", "optuna", "--trials", "9", "--seed", "1"]
+    words = ["sweep", "--search", "optuna", "--trials", "8", "--seed", "1"]
     words += [*CUSTOM, "model.args.delay=0.005", "train.steps=114"]
-    words += ["optimizer.learning_rate=tag(log, interval(1e-7,1e-2))"]
+    words += ["optimizer.learning_rate=tag(log, interval(1e-4,1e-1))"]
     process = start(*words, folder=folder)
-    wait_until(process, lambda: len(ended(folder)) >= 6)
+    wait_until(process, lambda: len(ended(folder)) >= 5)
     process.kill()
     process.communicate()
     before = ended(folder)
@@ -187,7 +187,7 @@ def test_optuna_prunes_and_goes_on(folder: Path) -> None:
     assert again.returncode == 0, again.stderr
     rows = json.loads(again.stdout)["points"]
     assert {number: rows[number] for number in before} == before
-    assert len({tuple(row["values"]) for row in rows}) == len(rows) == 9
+    assert len({tuple(row["values"]) for row in rows}) == len(rows) == 8
     assert {row["status"] for row in rows} == {"completed", "pruned"}
     pruned = [row for row in rows if row["status"] == "pruned"]
     whole = max(row["steps"] for row in rows)
