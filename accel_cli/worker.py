@@ -38,7 +38,8 @@ from accel_cli.engine.evaluate import evaluate, evaluate_whole
 from accel_cli.engine.events import Events
 from accel_cli.engine.export import export
 from accel_cli.engine.folder import once_a_node
-from accel_cli.engine.phases import Live, Phases
+from accel_cli.engine.phases import Live, Phases, keep_decisions
+from accel_cli.engine.probe import serve
 from accel_cli.engine.settle import settle
 from accel_cli.engine.whole import FINISHED, saved_model, whole_model
 from accel_cli.world import World, leave, ranks_from_environment
@@ -50,7 +51,7 @@ class Request:
 
     folder: str
     mode: str = "train"
-    """train, evaluate, export or check"""
+    """train, evaluate, export, check or probe"""
     resume: bool = False
     restarted: bool = False
     """Whether the launcher has started these ranks before: a resume, unless nothing is saved yet."""
@@ -61,6 +62,8 @@ class Request:
     prepare_seconds: float = 0.0
     split: str = "test"
     which: str = "latest"
+    link: str = ""
+    """The socket through which a probe is told what to do."""
     export: dict[str, Any] | None = None
     """The option of the group that is asked for; None: the run's own."""
 
@@ -180,10 +183,14 @@ def _run(run: Run, request: Request, events: Events, live: Live) -> int:
     prepare_seconds = request.prepare_seconds + time.perf_counter() - prepared
     # The first rank's: a node may lack the folder.
     run = settled_before(run, world.gather(decided_in(request.path))[0])
-    run, measured = settle(run, hardware, world, say, progress) if request.mode == "train" else (run, [])
     if request.mode == "evaluate":
         return _evaluate(run, hardware, world, request, events, live)
+    run, measured = settle(run, hardware, world, say, progress)
     folder = request.path
+    if request.mode == "probe":
+        keep_decisions(measured, folder, world, events)
+        serve(run, hardware, world, Path(request.link), prepare_seconds)
+        return 0
     restarted = request.restarted or (run.launch.elastic and attempts.begun(folder))
     found = handover.newest(world, folder, resume=request.resume, restarted=restarted)
     phases = Phases(

@@ -90,6 +90,7 @@ class Pipeline:
         self.seed = seed
         self.steps = steps
         self._growing = [t for t in transforms if isinstance(t, Growing)]
+        self.grows = bool(self._growing)
         plain = [t for t in transforms if not isinstance(t, Growing)]
         self._stored = list(takewhile(lambda t: t.on_stored, plain))
         rest = plain[len(self._stored) :]

@@ -67,7 +67,7 @@ class Phases:
             run, self.hardware, world, self.say, self.progress, start=start, watch=bought
         )  # fmt: skip
         self.live.training = training
-        self._record([*measured, *decisions], aloud=not restarted)
+        keep_decisions([*measured, *decisions], folder, world, None if restarted else events)
         progress, checkpoints = Progress(), checkpoint.Checkpoints(training, folder, folder.name)
         spent, load_seconds, border_seconds, lost = 0.0, 0.0, 0.0, 0
         if found is not None:
@@ -156,22 +156,23 @@ class Phases:
         self.hardware.release_memory()
         return setup.build(self.run, self.hardware, self.world, lambda text: None, quiet, start=start, watch=bought)[0]
 
-    def _record(self, decisions: list[Decision], *, aloud: bool) -> None:
-        """Keep them in decisions.json, and tell the user; a key decided again keeps its first reason."""
-        if not self.world.is_first:
-            return
-        path = self.folder / "decisions.json"
-        old = json.loads(path.read_text()) if path.exists() else []
-        known = {entry["key"] for entry in old}
-        new = [decision.to_dict() for decision in decisions]
-        summary.write_json(path, old + [entry for entry in new if entry["key"] not in known])
-        for decision in decisions if aloud else ():
-            self.events.emit("decision", key=decision.key, value=decision.value, why=decision.why)
-
     def _trackers(self) -> list[Any]:
         if not self.world.is_first:
             return []
         return [implementation("tracking", option)(option, self.folder) for option in self.run.tracking.values()]
+
+
+def keep_decisions(decisions: list[Decision], folder: Path, world: World, events: Events | None) -> None:
+    """Add them to decisions.json, and tell the user through ``events``; a key decided again keeps its first reason."""
+    if not world.is_first:
+        return
+    path = folder / "decisions.json"
+    old = json.loads(path.read_text()) if path.exists() else []
+    known = {entry["key"] for entry in old}
+    new = [decision.to_dict() for decision in decisions]
+    summary.write_json(path, old + [entry for entry in new if entry["key"] not in known])
+    for decision in decisions if events is not None else ():
+        events.emit("decision", key=decision.key, value=decision.value, why=decision.why)  # type: ignore[union-attr]
 
 
 def _restore(training: Training, progress: Progress, checkpoints: checkpoint.Checkpoints) -> float:

@@ -60,6 +60,11 @@ class Trial:
             found = next(self._batches)
         return found
 
+    def go_to(self, step: int) -> None:
+        """Go on with the batches of another step."""
+        self.training.step = min(step, self.training.steps - 1)
+        self._batches = self.training.loader.batches(self.training.step, self.training.steps)
+
     def load(self, run: Run) -> None:
         """Go on with the loader of another run, from the first batch again."""
         self._batches = iter(())

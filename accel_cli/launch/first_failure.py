@@ -56,6 +56,13 @@ class Failure:
         """Whether ``type`` names an exception; else the message is what became of the process."""
         return self.type not in ("Exit", "Signal", LOST) and not self.type.startswith("SIG")
 
+    @property
+    def cause(self) -> str:
+        """In a line, for a table."""
+        if self.problems:
+            return "; ".join(f"{problem['where']}: {problem['why']}" for problem in self.problems)
+        return f"{self.type}: {self.message}" if self.spoke else self.message
+
     def summary(self) -> dict[str, Any]:
         """The ``error`` of summary.json."""
         return {"rank": self.rank, "step": self.step, "type": self.type, "message": self.message, "try": self.fix}
