@@ -11,7 +11,6 @@ from accel_cli.config.machine import detect
 from accel_cli.config.plan import Plan
 from accel_cli.config.precision_candidates import candidates as precisions
 from accel_cli.config.schema.hardware import BACKENDS
-from accel_cli.config.words import key
 from accel_cli.errors import ConfigError
 
 Values = Callable[[Facts], Iterable[str]]

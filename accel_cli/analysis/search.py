@@ -1,4 +1,4 @@
-"""The search of tune: each setting alone, dropping early what is slower; then together, until no neighbour is better."""
+"""The search of tune: each setting alone, dropping early what is slower; then together, while anything near is better."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,17 @@ overrides are Hydra's: group=option, group.key=value, ~group, lists [a,b]; accel
 """
 
 
+TUNE_EPILOG = """\
+overrides are those of the run. The levers that can be used here are tried, or where a word names several values those:
+the first of them is where it starts. Beside them: objective=throughput, time_to_target (of stopping=target) or memory,
+and floor=METRIC-AMOUNT, what may be lost of the metric on validation; with a plus for a loss; floor=none.
+
+  accel tune model=resnet data=cifar10                      every lever, accuracy kept to 0.003
+  accel tune loader=auto,workers hardware.threads=2,1 floor=validation_accuracy-0.001 --seeds 5
+  accel tune objective=time_to_target stopping=target stopping.target=0.97
+"""
+
+
 EXPORT_EPILOG = """\
 formats are the options of the group export: accel list export prints them. What is written lies in RUN/export/FORMAT.
 
@@ -39,6 +51,29 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(_parse_problem(self, message))
+
+
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def share(text: str) -> float:
+    """Between 0 and 1; ``5%`` is 0.05."""
+    value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
 
 
 def _parse_problem(parser: argparse.ArgumentParser, message: str) -> Problem:
@@ -143,6 +178,15 @@ def parser() -> Parser:
         "formats", nargs="*", metavar="FORMAT", help="such as format=onnx export.opset=18; default: the run's own"
     )
     export.add_argument("--which", default="latest", metavar="NAME", help="latest, best or step-00000100")
+
+    tune = verb("tune", "the fastest settings that fit and keep the metric", composing, epilog=TUNE_EPILOG)
+    tune.add_argument("--budget", type=positive, default=15.0, metavar="MINUTES", help="of all of it; default 15")
+    tune.add_argument("--seeds", type=count, default=3, metavar="N", help="whole runs that confirm; default 3")
+    tune.add_argument(
+        "--max-slowdown", type=share, default=0.25, metavar="SHARE", help="for objective=memory; default 25%%"
+    )
+    tune.add_argument("--run-dir", type=Path, metavar="DIR", help="its folder; default runs/<time>-tune")
+    tune.add_argument("--new", action="store_true", help="do not go on with an unfinished one")
 
     report = verb("report", "one self-contained HTML page from one or several runs", common)
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
