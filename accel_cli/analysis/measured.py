@@ -44,9 +44,19 @@ class Measured:
         if cause := self.looks[BASELINE].cause:
             raise AccelError(f"the run as it stands fails: {cause}", "accel train shows more of it")
 
-    def rounds(self, arms: Mapping[str, Plan], stage: str, count: int, names: Collection[str]) -> None:
-        """Take rounds of this stage until it has had ``count`` of them; only these arms are in those still to take."""
-        while len(taken := self.taken(stage)) < count:
+    def rounds(
+        self,
+        arms: Mapping[str, Plan],
+        stage: str,
+        count: int,
+        names: Collection[str],
+        enough: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Take rounds of this stage until it has had ``count`` of them; only these arms are in those still to take.
+
+        Where that is ``enough`` before, one round has to do.
+        """
+        while len(taken := self.taken(stage)) < count and not (taken and enough()):
             on_stage = self._stage(arms, stage)
             self.say(f"{stage}: round {len(taken) + 1} of {count}, {len(names)} settings")
             try:

@@ -41,14 +41,12 @@ def measure(
     sets = {full: chosen} | {named(others): others for others in without.values() if others}
     arms = {BASELINE: base} | {name: plan_of(others) for name, others in sets.items()}
     measured.look(arms, STAGE)
-    count = FEWEST
-    while True:
-        measured.rounds(arms, STAGE, count, measured.runs(list(sets)))
+    for count in range(FEWEST, MOST + 1):
+        measured.rounds(arms, STAGE, count, measured.runs(list(sets)), enough)
         said = [_verdict(measured, full, named(others)) for others in without.values()]
         said.append(_verdict(measured, full, BASELINE))
-        if CANNOT_TELL not in said or count >= MOST or enough():
+        if CANNOT_TELL not in said or enough():
             break
-        count += 1
     rows = [_row(measured, c.name, words_of((c,)), full, named(without[c])) for c in chosen]
     return Bought(told(measured.ratio(STAGE, full, error=ERROR)), rows)
 

@@ -91,7 +91,7 @@ class Search:
         for rung, (count, limit) in enumerate(RUNGS):
             if not alive or (rung and self.enough()):
                 break
-            self.measured.rounds(arms, "alone", count, [c.name for c in alive])
+            self.measured.rounds(arms, "alone", count, [c.name for c in alive], self.enough)
             alive = self._kept([c for c in alive if not self._failed(c)], limit)
         return dict(sorted(((c, self.scale.of("alone", c.name)) for c in alive), key=lambda pair: pair[1]))
 
@@ -146,11 +146,11 @@ class Search:
         sets = {named(chosen): chosen for chosen in [current, *less, *others]}
         arms = {BASELINE: self.base} | {name: self.plan_of(chosen) for name, chosen in sets.items()}
         self.measured.look(arms, stage)
-        self.measured.rounds(arms, stage, FIRST, self.measured.runs(list(sets)))
+        self.measured.rounds(arms, stage, FIRST, self.measured.runs(list(sets)), self.enough)
         values = {name: self.scale.of(stage, name) for name in sets}
         likely = [name for name in sets if values[name] <= NEAR * values[named(current)]]
-        if not self.enough():
-            self.measured.rounds(arms, stage, MORE, self.measured.runs(list(dict.fromkeys([named(current), *likely]))))
+        likely = self.measured.runs(list(dict.fromkeys([named(current), *likely])))
+        self.measured.rounds(arms, stage, MORE, likely, self.enough)
         values = {name: self.scale.of(stage, name) for name in sets} | {BASELINE: 1.0}
         best = min(sets, key=lambda name: values[name])
         if values[best] < (1 - MARGIN) * values[named(current)]:

@@ -29,6 +29,8 @@ from accel_cli.launch.crew import Crew
 OBJECTIVES = ("throughput", "time_to_target", "memory")
 LEAST_SEARCH = 0.4
 """The share of the budget that is the search's, however long whole runs take."""
+FOR_PURCHASES = 0.2
+"""The share that is kept for telling what each chosen setting buys."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,9 @@ class Tune:
     """One tune in its study; what was measured by an earlier process is read, and the rest follows the same course."""
 
     def __init__(self, study: Study, request: Request, crew: Crew, say: Callable[[str], None]) -> None:
-        self.study, self.request, self.say = study, request, say
-        self.measured = Measured(crew, study, say)
-        self.runs = FullRuns(crew, study, say)
+        self.study, self.request, self._told = study, request, say
+        self.measured = Measured(crew, study, self.say)
+        self.runs = FullRuns(crew, study, self.say)
         self.base = request.plan()
         self._spent, self._began = study.content.get("spent_seconds", 0.0), time.monotonic()
         with study.change() as content:
@@ -95,6 +97,11 @@ class Tune:
         self._keep_time()
         return "budget" if spent else "completed"
 
+    def say(self, text: str) -> None:
+        """Something is about to be measured."""
+        self._keep_time()
+        self._told(text)
+
     @property
     def left(self) -> float:
         """Seconds of the budget."""
@@ -102,9 +109,10 @@ class Tune:
 
     def _search(self, first: Full) -> tuple[Set, str]:
         whole = first.wall_seconds * (2 * self.request.seeds - 1)
-        reserve = min(whole, (1 - LEAST_SEARCH) * self.request.budget_seconds)
-        if whole > reserve:
-            minutes = (whole / (1 - LEAST_SEARCH)) / 60
+        share = 1 - LEAST_SEARCH - FOR_PURCHASES
+        reserve = min(whole, share * self.request.budget_seconds) + FOR_PURCHASES * self.request.budget_seconds
+        if whole > share * self.request.budget_seconds:
+            minutes = whole / share / 60
             self.say(f"{2 * self.request.seeds - 1} whole runs do not fit: --budget {math.ceil(minutes)} would do")
         found = candidates(
             self.base,
