@@ -35,7 +35,7 @@ TURN = 0.1
 FEWEST_TURNS, MOST_TURNS = 4, 24
 """Of an arm in a round. Between, an arm is on stage as long as it takes to set up."""
 UNCOUNTED = 0.25
-"""Steps of a turn that no clock sees, as a share of those that it does: they fill caches, and use what was read ahead."""
+"""Steps of a turn that no clock sees, as a share of those that it does: they fill caches, use what was read ahead."""
 LONGEST_SILENCE = 600.0
 """Seconds without an answer after which an arm counts as hanging."""
 SHARE_OF_MEMORY = 0.8

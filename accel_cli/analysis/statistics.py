@@ -25,8 +25,9 @@ class Interval(NamedTuple):
 
     def to_dict(self) -> dict[str, float | None]:
         """JSON knows no infinity: an end that is not known yet is None."""
-        known = {name: float(f"{value:.6g}") for name, value in self._asdict().items() if math.isfinite(value)}
-        return {"value": None, "low": None, "high": None} | (known if self.high > 0 else {})
+        known = math.isfinite(self.high)
+        numbers = {"value": self.value, "low": self.low if known else math.inf, "high": self.high}
+        return {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in numbers.items()}
 
     def over(self, other: Interval) -> Interval:
         """The ratio of two independent ones; it is missed as often as either."""

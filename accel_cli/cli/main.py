@@ -26,6 +26,15 @@ overrides are Hydra's: group=option, group.key=value, ~group, lists [a,b]; accel
 """
 
 
+LEDGER_EPILOG = """\
+a technique is one override, or several in quotation marks; all are compared with the run as it is without them.
+
+  accel ledger precision=bf16 compile=full                  each alone, both together, each left out
+  accel ledger loader=memory "optimizer=sgd optimizer.learning_rate=0.1" --base "data=image_folder data.root=photos"
+  accel ledger compile=full --run runs/X --to-target validation_accuracy=0.97 --seeds 5
+"""
+
+
 TUNE_EPILOG = """\
 overrides are those of the run. The levers that can be used here are tried, or where a word names several values those:
 the first of them is where it starts. Beside them: objective=throughput, time_to_target (of stopping=target) or memory,
@@ -178,6 +187,31 @@ def parser() -> Parser:
         "formats", nargs="*", metavar="FORMAT", help="such as format=onnx export.opset=18; default: the run's own"
     )
     export.add_argument("--which", default="latest", metavar="NAME", help="latest, best or step-00000100")
+
+    ledger = verb(
+        "ledger",
+        "what each technique buys, alone and together, against a noise floor",
+        common,
+        code,
+        epilog=LEDGER_EPILOG,
+    )
+    ledger.add_argument("techniques", nargs="+", metavar="TECHNIQUE", help="one or more overrides in one word")
+    ledger.add_argument(
+        "--base", action="append", default=[], metavar="OVERRIDES", help="of the run that is compared with"
+    )
+    ledger.add_argument("--run", type=Path, metavar="RUN", help="compare with this run's settings")
+    ledger.add_argument("--config-dir", action="append", default=[], type=Path, metavar="DIR", help="your own options")
+    ledger.add_argument("--alone", action="store_true", help="each technique alone only, no combinations")
+    ledger.add_argument("--budget", type=positive, default=10.0, metavar="MINUTES", help="of probes; default 10")
+    ledger.add_argument("--margin", type=share, default=0.01, help="effects up to this share are none; default 0.01")
+    ledger.add_argument("--error", type=share, default=0.001, help="how often a verdict may err; default 0.001")
+    ledger.add_argument("--seeds", type=count, default=0, metavar="N", help="also train whole runs over N seeds")
+    ledger.add_argument(
+        "--to-target", metavar="METRIC=VALUE", help="time until then in whole runs, such as validation_accuracy=0.97"
+    )
+    ledger.add_argument("--unequal", action="store_true", help="compare other work too, and say so")
+    ledger.add_argument("--run-dir", type=Path, metavar="DIR", help="its folder; default runs/<time>-ledger")
+    ledger.add_argument("--new", action="store_true", help="do not go on with an unfinished one")
 
     tune = verb("tune", "the fastest settings that fit and keep the metric", composing, epilog=TUNE_EPILOG)
     tune.add_argument("--budget", type=positive, default=15.0, metavar="MINUTES", help="of all of it; default 15")
