@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accel_cli.analysis.probes import Interrupted
 from accel_cli.analysis.run_folder import RunFolder
 from accel_cli.analysis.study import Study
+from accel_cli.analysis.whole_runs import whole_runs
 from accel_cli.config.plan import Plan
-from accel_cli.launch.begin import describe
 from accel_cli.launch.crew import Crew
 
 ENDED_WELL = ("completed", "target_reached", "stopped_early")
@@ -43,24 +40,14 @@ class FullRuns:
         with study.change() as content:
             content.setdefault("full_runs", {})
 
-    def take(self, name: str, seed: int, planned: Plan, words: list[str]) -> Full:
+    def take(self, name: str, seed: int, planned: Plan) -> Full:
         """Train the settings of this name with this seed to the end, unless that was done. Raises Interrupted."""
         key = f"{name} seed {seed}"
         if key in self.study.content["full_runs"]:
             return Full(**self.study.content["full_runs"][key])
-        self.say(f"whole run: {key}")
         folder = self._folder(key)
-        resume = any((folder / "checkpoints").glob("step-*"))
-        if not resume:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            describe(folder, planned, ["train", *words])
-        began = time.time()
-        ended = self.crew.train(folder, planned, started=began, resume=resume)
-        if self.crew.ending is not None:
-            raise Interrupted
-        failure = ended.outcome.failure
-        found = _read(folder, self.study.folder, failure.cause if failure is not None else "")
+        whole_runs(self.crew, {(name, seed): planned}, lambda *_: folder, lambda *_: self.say(f"whole run: {key}"))
+        found = _read(folder, self.study.folder)
         with self.study.change() as content:
             content["full_runs"][key] = found.__dict__
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # nobody goes on with it
@@ -74,12 +61,14 @@ class FullRuns:
         return self.study.folder / "runs" / f"{place:03d}"
 
 
-def _read(folder: Path, study: Path, cause: str) -> Full:
+def _read(folder: Path, study: Path) -> Full:
     run = RunFolder(folder)
-    summary = run.summary
-    where = str(folder.relative_to(study))
-    if cause or summary["status"] not in ENDED_WELL:
-        return Full(where, cause or f"ended as {summary['status']}")
+    summary, where = run.summary, str(folder.relative_to(study))
+    if summary["status"] not in ENDED_WELL:
+        error = summary["error"]
+        return Full(
+            where, f"{error['type']}: {error['message']}" if error["message"] else f"ended: {summary['status']}"
+        )
     validations = [r for r in run.evaluations if any(key.startswith("validation_") for key in r)]
     last: dict[str, Any] = validations[-1] if validations else {}
     return Full(
@@ -89,6 +78,6 @@ def _read(folder: Path, study: Path, cause: str) -> Full:
         more=summary["metric"]["mode"] != "min",
         seconds_to_target=summary["time_to_target_seconds"],
         train_seconds=summary["train_seconds"] or 0.0,
-        wall_seconds=json.loads((folder / "summary.json").read_text())["wall_seconds"],
+        wall_seconds=summary["wall_seconds"] or 0.0,
         steps=summary["steps"],
     )

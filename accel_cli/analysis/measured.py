@@ -11,13 +11,11 @@ from typing import Any
 from accel_cli.analysis.probes import AGAIN, Failed, Look, Stage
 from accel_cli.analysis.statistics import Interval, interval
 from accel_cli.analysis.study import Study
+from accel_cli.analysis.techniques import BASELINE
 from accel_cli.config.decide import decided_in, settled_before
 from accel_cli.config.plan import Plan
 from accel_cli.errors import AccelError
 from accel_cli.launch.crew import Crew
-
-BASELINE = "baseline"
-"""The arm that every stage has: the run as it was asked for."""
 
 
 class Measured:

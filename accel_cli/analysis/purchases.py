@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from accel_cli.analysis.measured import BASELINE, Measured, told
+from accel_cli.analysis.measured import Measured, told
 from accel_cli.analysis.search import Set, named
 from accel_cli.analysis.statistics import CANNOT_TELL, verdict
+from accel_cli.analysis.techniques import BASELINE
 from accel_cli.config.plan import Plan
 
 STAGE = "bought"

@@ -1,4 +1,4 @@
-"""The search of tune: each setting alone, dropping early what is slower; then together, while anything near is better."""
+"""The search of tune: each setting alone, dropping early what is slower; then together, while one near is better."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from accel_cli.analysis.levers import Candidate
-from accel_cli.analysis.measured import BASELINE, Measured
+from accel_cli.analysis.measured import Measured
 from accel_cli.analysis.statistics import MARGIN
+from accel_cli.analysis.techniques import BASELINE
 from accel_cli.config.plan import Plan
 from accel_cli.errors import ConfigError
 

@@ -15,14 +15,14 @@ from accel_cli.analysis import purchases
 from accel_cli.analysis.confirm import Confirmation, Finalist
 from accel_cli.analysis.full_runs import Full, FullRuns
 from accel_cli.analysis.levers import LEVERS, Candidate, candidates
-from accel_cli.analysis.measured import BASELINE, Measured, told
+from accel_cli.analysis.measured import Measured, told
 from accel_cli.analysis.metric_floor import Floor, usual
 from accel_cli.analysis.search import Scale, Search, Set, named
 from accel_cli.analysis.study import Study
+from accel_cli.analysis.techniques import over
 from accel_cli.analysis.tuned_recipe import write_recipe
 from accel_cli.config.decide import decided_in
 from accel_cli.config.plan import Plan, plan
-from accel_cli.config.words import over
 from accel_cli.errors import AccelError, ConfigError, Problem
 from accel_cli.launch.crew import Crew
 
@@ -55,7 +55,7 @@ class Request:
         return plan(self.laid_over(changes), config_dirs=self.config_dirs, plugins=self.plugins, base=self.base)
 
     def laid_over(self, changes: Iterable[str]) -> list[str]:
-        return over(self.words, changes, self.config_dirs)
+        return over(self.words, list(changes))
 
     def command(self, words: Sequence[str]) -> str:
         """The line that trains with these words."""
@@ -83,7 +83,7 @@ class Tune:
 
         Raises Interrupted, and AccelError where the run as it stands cannot be trained.
         """
-        first = self.runs.take(BASELINE, self._seed(0), self._seeded((), 0), self._words((), 0))
+        first = self._full((), 0)
         floor = self._floor(first)
         chosen, stage = self._search(first)
         seeds = self.request.seeds
@@ -208,16 +208,13 @@ class Tune:
         return floor
 
     def _full(self, chosen: Set, index: int) -> Full:
-        return self.runs.take(named(chosen), self._seed(index), self._seeded(chosen, index), self._words(chosen, index))
+        return self.runs.take(named(chosen), self._seed(index), self._seeded(chosen, index))
 
     def _seed(self, index: int) -> int:
         return int(self.base.run.train.seed) + index
 
     def _seeded(self, chosen: Set, index: int) -> Plan:
         return self.request.plan(*self._changes(chosen), f"train.seed={self._seed(index)}")
-
-    def _words(self, chosen: Set, index: int) -> list[str]:
-        return self.request.laid_over([*self._changes(chosen), f"train.seed={self._seed(index)}"])
 
     @staticmethod
     def _changes(chosen: Iterable[Candidate]) -> list[str]:

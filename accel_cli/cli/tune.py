@@ -10,6 +10,7 @@ from typing import Any
 from accel_cli.analysis.metric_floor import parse
 from accel_cli.analysis.probes import Interrupted
 from accel_cli.analysis.study import Study
+from accel_cli.analysis.techniques import key_of
 from accel_cli.analysis.tune import OBJECTIVES, Request, Tune
 from accel_cli.cli.check import base
 from accel_cli.cli.train import shorter
@@ -17,7 +18,6 @@ from accel_cli.cli.tune_table import headline, lines
 from accel_cli.config.compose import expand
 from accel_cli.config.names import Names
 from accel_cli.config.suggest import did_you_mean, nearest
-from accel_cli.config.words import key
 from accel_cli.errors import INTERRUPTED, ConfigError, Problem
 from accel_cli.launch.crew import Crew
 from accel_cli.launch.front import FORWARDED
@@ -61,7 +61,7 @@ def read(arguments: argparse.Namespace) -> Request:
     problems: list[Problem] = []
     tops = Names(arguments.config_dir).tops
     for word in arguments.overrides:
-        name = key(word)
+        name = key_of(word)
         if name in OWN:
             own[name] = word
         elif "." not in name and name not in tops and (near := nearest(name, OWN, 1)):
