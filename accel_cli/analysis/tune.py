@@ -86,6 +86,8 @@ class Tune:
         first = self._full((), 0)
         floor = self._floor(first)
         chosen, stage = self._search(first)
+        with self.study.change() as content:
+            content.setdefault("search_seconds", round(self.request.budget_seconds - self.left, 3))
         seeds = self.request.seeds
         confirmation = Confirmation(self.request.objective, floor, seeds, self._full, lambda: self.left <= 0)
         finalists = confirmation.judge(self._finalists(chosen, stage))
@@ -93,6 +95,8 @@ class Tune:
         spent = confirmation.cut_short or self.left <= 0
         with self.study.change() as content:
             content["finalists"] = [finalist.to_dict() for finalist in finalists]
+        for candidate in chosen if winner is None else set(chosen) - set(winner.chosen):
+            self._note(candidate, "finalist", next((f.cause for f in finalists if f.cause), ""))
         self._conclude(winner)
         self._keep_time()
         return "budget" if spent else "completed"

@@ -1,4 +1,4 @@
-"""Tune on a model whose speed is known: what is found, what falls out, what a recipe repeats, and going on after a kill."""
+"""Tune on a model whose speed is known: what is found, what falls out, what a recipe repeats; going on after a kill."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from torch import nn
 
 
 class Net(nn.Module):
-    """Slower with two threads, by much; quicker under autocast, where it learns nothing; it refuses the other layout."""
+    """Slower with two threads, by much; quicker under autocast, where it learns nothing."""
 
     def __init__(self, classes=10):
         super().__init__()
@@ -47,7 +47,7 @@ class Net(nn.Module):
 '''
 RUN = ["model=custom", "model.factory=nets:Net", "train.global_batch=64", "train.epochs=null", "train.steps=40",
        "evaluate.every=20", "optimizer.learning_rate=0.01"]  # fmt: skip
-AXES = ["hardware.threads=2,1", "precision=fp32,bf16,bf16_pure,tf32", "optimizer.kernel=auto,foreach"]
+AXES = ["hardware.threads=2,1", "precision=fp32,bf16,bf16_pure,tf32"]
 
 
 def accel(folder: Path, *words: str) -> list[str]:
@@ -67,24 +67,25 @@ def tuned(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_finds_what_is_faster_and_keeps_the_metric_and_goes_on_after_a_kill(tmp_path: Path) -> None:
-    words = ["tune", *RUN, *AXES, "--seeds", "2", "--budget", "3"]
+    words = ["tune", *RUN, *AXES, "--seeds", "2", "--budget", "0.7"]
     killed = subprocess.Popen(accel(tmp_path, *words), cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
-    end = time.monotonic() + 120
+    end = time.monotonic() + 200
     while time.monotonic() < end:
-        if (found := list(tmp_path.glob("runs/*-tune/tune.json"))) and json.loads(found[0].read_text()).get("stages"):
+        if (found := list(tmp_path.glob("runs/*-tune/tune.json"))) and len(
+            json.loads(found[0].read_text()).get("looks", {})
+        ) > 1:
             break
-        time.sleep(0.05)
+        time.sleep(0.2)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     before = tuned(tmp_path)
     assert before["status"] == "running"
-    assert before["stages"]["alone"]
 
     ended = run(tmp_path, *words)
     assert ended.returncode == 0, ended.stderr
     found = tuned(tmp_path)
     assert found["status"] in ("completed", "budget")
-    assert found["stages"]["alone"][: len(before["stages"]["alone"])] == before["stages"]["alone"]
+    assert found["full_runs"]["baseline seed 0"] == before["full_runs"]["baseline seed 0"]
     assert found["looks"]["baseline"] == before["looks"]["baseline"]
     assert found["spent_seconds"] > before["spent_seconds"]
 
