@@ -47,14 +47,6 @@ a technique is one override, or several in quotation marks; all are compared wit
 """
 
 
-BENCH_EPILOG = """\
-the run's steps take turns with a fixed load of plain torch and Python, so that what the machine itself does cancels.
-
-  accel bench model=resnet --save bench/resnet.json                          once, where the gate will run
-  accel bench model=resnet --against bench/resnet.json --max-slowdown 5%     exit 1: slower, beyond noise
-"""
-
-
 TUNE_EPILOG = """\
 overrides are those of the run. The levers that can be used here are tried, or where a word names several values those:
 the first of them is where it starts. Beside them: objective=throughput, time_to_target (of stopping=target) or memory,
@@ -63,6 +55,14 @@ and floor=METRIC-AMOUNT, what may be lost of the metric on validation; with a pl
   accel tune model=resnet data=cifar10                      every lever, accuracy kept to 0.003
   accel tune loader=auto,workers hardware.threads=2,1 floor=validation_accuracy-0.001 --seeds 5
   accel tune objective=time_to_target stopping=target stopping.target=0.97
+"""
+
+
+BENCH_EPILOG = """\
+the run's steps take turns with a fixed load of plain torch and Python, so that what the machine itself does cancels.
+
+  accel bench model=resnet --save bench/resnet.json                          once, where the gate will run
+  accel bench model=resnet --against bench/resnet.json --max-slowdown 5%     exit 1: slower, beyond noise
 """
 
 
@@ -271,6 +271,15 @@ def parser() -> Parser:
     ledger.add_argument("--run-dir", type=Path, metavar="DIR", help="its folder; default runs/<time>-ledger")
     ledger.add_argument("--new", action="store_true", help="do not go on with an unfinished one")
 
+    tune = verb("tune", "the fastest settings that fit and keep the metric", composing, epilog=TUNE_EPILOG)
+    tune.add_argument("--budget", type=positive, default=15.0, metavar="MINUTES", help="of all of it; default 15")
+    tune.add_argument("--seeds", type=count, default=3, metavar="N", help="whole runs that confirm; default 3")
+    tune.add_argument(
+        "--max-slowdown", type=share, default=0.25, metavar="SHARE", help="for objective=memory; default 25%%"
+    )
+    tune.add_argument("--run-dir", type=Path, metavar="DIR", help="its folder; default runs/<time>-tune")
+    tune.add_argument("--new", action="store_true", help="do not go on with an unfinished one")
+
     report = verb("report", "one self-contained HTML page about runs, a ledger, a sweep, a tune", common)
     report.add_argument("runs", nargs="+", type=Path, metavar="X", help="run folders, or the folder of one study")
     report.add_argument("--markdown", action="store_true", help="print Markdown instead, for a pull request")
@@ -287,21 +296,6 @@ def parser() -> Parser:
     bench.add_argument("--unequal", action="store_true", help="compare another machine or other work too, and say so")
     bench.add_argument("--run-dir", type=Path, metavar="DIR", help="its folder; default runs/<time>-bench")
     bench.add_argument("--new", action="store_true", help="do not go on with an unfinished one")
-"""
-
-
-    tune = verb("tune", "the fastest settings that fit and keep the metric", composing, epilog=TUNE_EPILOG)
-    tune.add_argument("--budget", type=positive, default=15.0, metavar="MINUTES", help="of all of it; default 15")
-    tune.add_argument("--seeds", type=count, default=3, metavar="N", help="whole runs that confirm; default 3")
-    tune.add_argument(
-        "--max-slowdown", type=share, default=0.25, metavar="SHARE", help="for objective=memory; default 25%%"
-    )
-    tune.add_argument("--run-dir", type=Path, metavar="DIR", help="its folder; default runs/<time>-tune")
-    tune.add_argument("--new", action="store_true", help="do not go on with an unfinished one")
-
-    report = verb("report", "one self-contained HTML page from one or several runs", common)
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
-    report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run's folder")
 
     runs = verb("runs", "list or clean the run folders below a folder", common)
     runs.add_argument("action", nargs="?", default="list", choices=["list", "clean"], help="default list")

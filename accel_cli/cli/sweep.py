@@ -91,8 +91,7 @@ def finish(study: Study, ending: int | None, *, as_json: bool) -> int:
     """Show what came of it; returns the exit code."""
     content = study.content
     rows: list[dict[str, Any]] = content["points"]
-    ran = [study.folder / row["run"] for row in rows if row["run"]]
-    page = write_report(ran, study.folder / "report.html") if ran else None
+    page = write_report([study.folder], study.folder / "report.html")
     if as_json:
         print(json.dumps({**content, "run": str(study.folder)}))
     else:
@@ -100,7 +99,7 @@ def finish(study: Study, ending: int | None, *, as_json: bool) -> int:
         if content["status"] != "completed":
             left = sum(row["status"] not in ENDED for row in rows)
             print(f"{left} points have not ended; this goes on: {content['command']}", file=sys.stderr)
-        print(f"sweep   {shorter(study.folder)}" + (f"\npage    {shorter(page)}" if page else ""), file=sys.stderr)
+        print(f"sweep   {shorter(study.folder)}\npage    {shorter(page)}", file=sys.stderr)
     if ending is not None:
         return FORWARDED.get(ending, INTERRUPTED)  # type: ignore[call-overload, no-any-return]
     if content["status"] != "completed":
