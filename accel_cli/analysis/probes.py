@@ -196,6 +196,8 @@ class Stage:
 class Probe:
     """The ranks of one arm: set up, with the first steps behind them, and frozen while others are on stage."""
 
+    mode = "probe"
+
     def __init__(self, crew: Crew, planned: Plan, folder: Path, like: Path) -> None:
         """Returns when it is ready. ``like`` is the folder that has the run's decisions. Raises Failed, Interrupted."""
         began = time.perf_counter()
@@ -230,7 +232,8 @@ class Probe:
         try:
             assert self._socket is not None
             self._socket.sendall((json.dumps(order) + "\n").encode())
-            return float(self._answer()["seconds"])
+            self.answered = self._answer()
+            return float(self.answered["seconds"])
         except OSError:
             raise self._failure() from None
         finally:
@@ -256,7 +259,7 @@ class Probe:
 
     def _run(self) -> None:
         request = {
-            "folder": str(self.folder), "mode": "probe", "plugins": self.planned.plugins, "started": time.time(),
+            "folder": str(self.folder), "mode": self.mode, "plugins": self.planned.plugins, "started": time.time(),
             "link": f"{self._place.name}/link",
         }  # fmt: skip
         run = self.planned.run
