@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from accel_cli.analysis.findings import Cell, Findings, Part, Table
+from accel_cli.analysis.findings import Cell, Findings, Form, Part, Table
 from accel_cli.analysis.interval_plot import PlotRow, interval_plot
 from accel_cli.analysis.result import Result, finite_or, interval, part_of, ratio_text, spread, words_of
 from accel_cli.analysis.run_folder import RunFolder
@@ -10,15 +10,21 @@ from accel_cli.analysis.technique_rows import AXIS
 from accel_cli.analysis.wording import NOTHING, is_finite, number
 
 ALLOWED = 0.05
+VERDICTS: dict[str, tuple[Form, str]] = {
+    "regression": ("bad", "slower than allowed, beyond noise"),
+    "faster": ("good", "faster, beyond noise"),
+    "within": ("good", "within what is allowed"),
+    "cannot tell": ("warning", "cannot tell whether it is more than allowed"),
+}
 
 
 def findings(result: Result) -> Findings:
     data = result.data
     ratio, floor = interval(data.get("ratio")), interval(data.get("floor"))
     allowed = finite_or(data.get("max_slowdown"), ALLOWED)
-    said = str(data.get("verdict") or "no verdict yet")
-    tone = {"hurts": "bad", "slower": "bad", "failed": "bad", "cannot tell": "warning"}.get(said, "good")
-    verdict = Cell(said, tone if data.get("verdict") else "badge")  # type: ignore[arg-type]
+    named = str(data.get("verdict") or "no verdict yet")
+    form, said = VERDICTS.get(named, ("badge", named))
+    verdict = Cell(named, form)
     rows = [PlotRow("baseline against itself", floor, Cell("floor", "badge"), code=False)] if floor else []
     rows += [PlotRow("now against the baseline", ratio, verdict, code=False)] if ratio else []
     samples = [
@@ -26,12 +32,14 @@ def findings(result: Result) -> Findings:
         for arm, values in part_of(data.get("samples")).items()
         if isinstance(values, list)
     ]
-    table = Table(["arm", "measured", "milliseconds a step: mean, lowest to highest"], samples) if samples else None
-    headline = f"A step takes {ratio_text(ratio)} times as long as the baseline's: {said}." if ratio else f"{said}."
+    table = Table(["arm", "measured", "milliseconds: mean, lowest to highest"], samples) if samples else None
+    headline = "A baseline was measured, to compare later runs with."
+    if ratio:
+        headline = f"A step takes {ratio_text(ratio)} times as long as the baseline's: {said}."
     return Findings(
         title="Bench against a baseline",
         status=result.status,
-        sentences=[headline[:1].upper() + headline[1:], f"A slowdown of {100 * allowed:.2g}% is allowed."],
+        sentences=[headline, *([f"A slowdown of {100 * allowed:.2g}% is allowed."] if ratio else [])],
         remarks=[f"baseline: {words_of(data['baseline'])}"] if data.get("baseline") else [],
         parts=[Part("Against the baseline", [interval_plot(rows, allowed, AXIS)] if rows else [], table)],
         commands=[result.command] if result.command else [],

@@ -18,6 +18,7 @@ STATES = {
     "completed": Status("Completed", "good"),
     "budget": Status("Its time was spent before every verdict was settled", "warning"),
     "interrupted": Status("Interrupted, and kept: the same command goes on with it", "warning"),
+    "failed": Status("Failed before its end", "bad"),
     "running": Status("Not ended: still running, or killed", "warning"),
 }
 UNKNOWN_STATE = Status("Says nothing of how it ended", "warning")

@@ -20,7 +20,6 @@ from accel_cli.analysis.measures import (
 from accel_cli.analysis.reading import Record
 from accel_cli.analysis.result import Interval, Result, count, interval, part_of, ratio_text, short, spread, words_of
 from accel_cli.analysis.run_folder import RunFolder
-from accel_cli.analysis.technique_rows import verdict
 from accel_cli.analysis.wording import NOTHING, duration, is_finite, number, plain_name
 
 FORMS: dict[str, Form] = {"chosen": "good", "finalist": "good", "failed": "bad", "refused": "warning"}
@@ -31,7 +30,7 @@ MARGIN = 0.01
 def findings(result: Result) -> Findings:
     candidates, bought = result.rows("candidates"), result.rows("bought")
     chosen = result.part("chosen")
-    drawn = technique_rows.plot(bought, MARGIN)
+    drawn = technique_rows.plot(bought, MARGIN, interval(result.data.get("floor_ratio")))
     parts = [
         Part("What each setting bought", [drawn] if drawn else [], technique_rows.table(bought) if bought else None),
         Part("The finalists, over seeds", _pareto(result), _finalists(result)),
@@ -63,14 +62,18 @@ def _sentences(result: Result, chosen: Record, candidates: list[Record], bought:
     if not chosen:
         return [f"Nothing is chosen yet, of {count(len(candidates), 'candidate')}."]
     words, ratio = words_of(chosen.get("words")), interval(chosen.get("ratio"))
-    goal = plain_name(result.data.get("objective") or "time")
     found = [f"The fastest settings found: {words or 'the baseline, as it was'}."]
     if ratio:
-        found[0] = f"{words or 'The baseline, as it was'}: {ratio_text(ratio)} times the baseline ({goal})."
+        found = [
+            f"{words or 'The baseline, as it was'}: a step takes {ratio_text(ratio)} times as long as the baseline's."
+        ]
+    winner = next((row for row in result.rows("finalists") if row.get("wins") is True), {})
+    if target := interval(winner.get("ratio_to_target")):
+        found.append(f"It reaches the target in {ratio_text(target)} times the baseline's time.")
     if difference := _difference(chosen):
         floor = result.part("floor")
         allowed = f", of {number(floor.get('loss_allowed'))} allowed" if is_finite(floor.get("loss_allowed")) else ""
-        name = plain_name(floor.get("metric") or part_of(chosen.get("metric")).get("name") or "metric")
+        name = plain_name(part_of(chosen.get("metric")).get("name") or floor.get("metric") or "metric")
         found.append(f"It changes {name} by {difference.text('+.3g')}{allowed}.")
     if bought:
         helped = sum(row.get("verdict") == "helps" for row in bought)
@@ -106,20 +109,19 @@ def _stage(row: Record) -> int:
 
 
 def _funnel(candidates: list[Record]) -> Html:
-    """How many candidates came to each stage, and what became of those that went no further."""
+    """How many candidates came to each round that ended for some, and what became of those that went no further."""
     rows = []
-    for stage in range(max(map(_stage, candidates)) + 1):
+    for stage in sorted(set(map(_stage, candidates))):
         came = sum(_stage(row) >= stage for row in candidates)
         left = Counter(str(row.get("status") or "unknown") for row in candidates if _stage(row) == stage)
-        said = f"{came} of {len(candidates)}" + (
-            f": {', '.join(f'{n} {name}' for name, n in left.items())}" if left else ""
-        )
+        said = f"{came} of {len(candidates)}: {', '.join(f'{n} {name}' for name, n in left.items())}"
+        name = f"round {number(stage)}" if stage else "before any round"
         bar = element("rect", x=0, y=0, width=f"{100 * came / len(candidates):.1f}%", height="100%", rx=3)
         rows.append(
             element(
                 "div",
-                element("div", f"stage {stage}", class_="label"),
-                element("svg", bar, class_="track funnel", role="img", aria_label=f"stage {stage}: {said}"),
+                element("div", name, class_="label"),
+                element("svg", bar, class_="track funnel", role="img", aria_label=f"{name}: {said}"),
                 element("div", said, class_="said"),
                 class_="interval",
             )
@@ -146,7 +148,7 @@ def _candidates(candidates: list[Record]) -> Table | None:
             memory(row.get("peak_memory_bytes")),
             _metric(row.get("metric")),
         ])  # fmt: skip
-    header = ["candidate", "became", "stage", "time of a step", "a step", "peak memory", "metric"]
+    header = ["candidate", "became", "rounds", "time of a step", "a step", "peak memory", "metric"]
     return Table(header, rows, sortable=True).without_empty_columns(NOTHING) if rows else None
 
 
@@ -163,15 +165,18 @@ def _seeds(row: Record, name: str) -> list[Any]:
 def _finalists(result: Result) -> Table | None:
     rows = [
         [
-            Cell(words_of(row.get("words")) or "the baseline", "code"),
+            Cell(
+                words_of(row.get("words")) or "the baseline", "code", (short(row["cause"]),) if row.get("cause") else ()
+            ),
             seeds_cell(_seeds(row, "metric")),
-            difference_cell(row.get("difference")),
+            difference_cell(part_of(row.get("metric")).get("difference") or row.get("difference")),
             seeds_cell(_seeds(row, "seconds_to_target"), " s"),
-            verdict(row) if row.get("verdict") else Cell(NOTHING),
+            ratio_cell(row.get("ratio_to_target")),
+            Cell("won", "good") if row.get("wins") is True else Cell(NOTHING),
         ]
         for row in result.rows("finalists")
     ]
-    header = ["finalist", "metric over seeds", "its change", "time to target", "verdict"]
+    header = ["finalist", "metric over seeds", "its change", "time to target", "of the baseline's", "became"]
     return Table(header, rows).without_empty_columns(NOTHING) if rows else None
 
 
