@@ -62,7 +62,7 @@ SLOWED = {
                         "loader.workers="),
     "batch": ([*ALONE, "train.global_batch=2", "train.steps=400"], "train.global_batch=8"),
     "optimizer": ([*EVERY, "optimizer=custom", "optimizer.factory=own:Steps", "--plugin", "own.py"], "optimizer=adamw"),
-    "kernel": ([*EVERY, "model.widths=[768,768]", "train.global_batch=16", "optimizer=adamw", "optimizer.kernel=loop"],
+    "kernel": ([*EVERY, "model.widths=[768,768]", "train.global_batch=32", "optimizer=adamw", "optimizer.kernel=loop"],
                "optimizer.kernel=auto"),
     "evaluation": ([*EVERY, "evaluate.every=2"], "evaluate.every=20"),
 }  # fmt: skip
