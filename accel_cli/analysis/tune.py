@@ -132,7 +132,8 @@ class Tune:
                 self._note(candidate, "refused", candidate.cause)
             else:
                 tried.append(candidate)
-        scale = Scale(self.measured, self.request.objective == "memory", max(1, first.steps), 1 + self.request.slowdown)
+        seconds = max(first.train_seconds, 1e-3)
+        scale = Scale(self.measured, self.request.objective == "memory", seconds, 1 + self.request.slowdown)
         search = Search(
             self.measured, scale, self.base, lambda chosen: self.request.plan(*self._changes(chosen)), self._note,
             lambda: self._keep_time() < reserve,
