@@ -67,7 +67,7 @@ def tuned(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_finds_what_is_faster_and_keeps_the_metric_and_goes_on_after_a_kill(tmp_path: Path) -> None:
-    words = ["tune", *RUN, *AXES, "--seeds", "2", "--budget", "0.7"]
+    words = ["tune", *RUN, *AXES, "--seeds", "2", "--budget", "1.5"]
     killed = subprocess.Popen(accel(tmp_path, *words), cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
     end = time.monotonic() + 200
     while time.monotonic() < end:
