@@ -28,9 +28,11 @@ class Measured:
                 content.setdefault(key, {})
         self.looks = {name: Look(**told) for name, told in study.content["looks"].items()}
         self._stages: dict[str, Stage] = {}
+        self._compiled: set[str] = set()
 
     def look(self, arms: Mapping[str, Plan], stage: str) -> None:
         """Start each of these arms once, where that was not done yet; the first is the baseline."""
+        self._compiled |= {name for name, arm in arms.items() if arm.run.compile.option != "none"}
         on_stage = self._stage(arms, stage)
 
         def say(name: str) -> None:
@@ -92,6 +94,10 @@ class Measured:
         """Bytes at the first look: of the device's memory, of the host's where it has none of its own."""
         peaks = self.looks[arm].facts["peak_memory_bytes"]
         return int(peaks["device"] or peaks["host"])
+
+    def compile_seconds(self, arm: str) -> float:
+        """At the first look; 0 where nothing is compiled: what else a first step takes is no matter of settings."""
+        return self.looks[arm].one_off_seconds["compile"] if arm in self._compiled else 0.0
 
     def runs(self, names: Sequence[str]) -> list[str]:
         """Those of them that have not failed."""

@@ -37,10 +37,8 @@ class Floor:
         full = self.metric if self.metric in names else f"validation_{self.metric}"
         if full not in names:
             why = f"no such metric; there are: {', '.join(names) or 'none on validation'}"
-            near = [
-                f"floor={name}{self.sign}{self.loss_allowed:g}"
-                for name in (nearest(self.metric, names, 1) or nearest(full, names, 1))
-            ]
+            found = nearest(self.metric, names, 1) or nearest(full, names, 1)
+            near = [f"floor={name}{self.sign}{self.loss_allowed:g}" for name in found]
             raise ConfigError(Problem(f"floor={self.metric}", why, did_you_mean(near) or "try floor=none"))
         return replace(self, metric=full)
 

@@ -76,7 +76,7 @@ class Tune:
         self._spent, self._began = study.content.get("spent_seconds", 0.0), time.monotonic()
         with study.change() as content:
             content.update(objective=request.objective, budget_seconds=request.budget_seconds)
-            content.update(candidates=[], finalists=[], chosen=None, bought=[])
+            content.update(floor=None, candidates=[], finalists=[], chosen=None, bought=[])
 
     def run(self) -> str:
         """Search, confirm, say what each setting buys. Returns ``completed``, or ``budget`` where that was spent.
@@ -112,12 +112,13 @@ class Tune:
         return self.request.budget_seconds - self._spent - (time.monotonic() - self._began)
 
     def _search(self, first: Full) -> tuple[Set, str]:
-        whole = first.wall_seconds * (2 * self.request.seeds - 1)
+        runs = 3 * self.request.seeds - 1  # the first finalist may fall out
+        whole = first.wall_seconds * runs
         share = 1 - LEAST_SEARCH - FOR_PURCHASES
         reserve = min(whole, share * self.request.budget_seconds) + FOR_PURCHASES * self.request.budget_seconds
         if whole > share * self.request.budget_seconds:
             minutes = whole / share / 60
-            self.say(f"{2 * self.request.seeds - 1} whole runs do not fit: --budget {math.ceil(minutes)} would do")
+            self.say(f"{runs} whole runs do not fit: --budget {math.ceil(minutes)} would do")
         found = candidates(
             self.base,
             lambda words: self.request.plan(*words),
@@ -132,7 +133,8 @@ class Tune:
                 self._note(candidate, "refused", candidate.cause)
             else:
                 tried.append(candidate)
-        scale = Scale(self.measured, self.request.objective == "memory", max(1, first.steps), 1 + self.request.slowdown)
+        seconds = max(first.train_seconds, 1e-3)
+        scale = Scale(self.measured, self.request.objective == "memory", seconds, 1 + self.request.slowdown)
         search = Search(
             self.measured, scale, self.base, lambda chosen: self.request.plan(*self._changes(chosen)), self._note,
             lambda: self._keep_time() < reserve,

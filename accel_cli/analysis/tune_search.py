@@ -16,8 +16,6 @@ from accel_cli.errors import ConfigError
 
 RUNGS = ((1, 1.25), (3, 1.08), (6, 1.03))
 """Rounds that an arm has had, and from which ratio on it is dropped then; of a lever's values half go each time."""
-HOPELESS = 3.0
-"""At the first look, which is disturbed more than any round."""
 FIRST, MORE = 2, 5
 """Rounds of a neighbourhood: of all, and of those that are as good as the middle by then."""
 NEAR = 1.05
@@ -38,8 +36,8 @@ class Scale:
 
     measured: Measured
     memory: bool
-    steps: int
-    """Of the run, over which what compiling takes is spread."""
+    run_seconds: float
+    """Of the steps of the baseline's whole run, against which compiling counts."""
     most: float
     """For memory: the ratio of times from which on an arm is too slow."""
 
@@ -55,9 +53,8 @@ class Scale:
 
     def compiling(self, arm: str) -> float:
         """The share of the baseline's whole time that compiling this arm takes beyond compiling the baseline."""
-        looks, step = self.measured.looks, self.measured.looks[BASELINE].facts["step_seconds"]
-        beyond = looks[arm].one_off_seconds["compile"] - looks[BASELINE].one_off_seconds["compile"]
-        return max(0.0, beyond) / (self.steps * step)
+        beyond = self.measured.compile_seconds(arm) - self.measured.compile_seconds(BASELINE)
+        return max(0.0, beyond) / self.run_seconds
 
 
 @dataclass
@@ -77,14 +74,11 @@ class Search:
         arms = {BASELINE: self.base} | {c.name: c.plan for c in candidates if c.plan is not None}
         self.measured.look(arms, "alone")
         looks = self.measured.looks
-        usual = looks[BASELINE].facts["step_seconds"]
         alive = []
         for candidate in candidates:
             look = looks[candidate.name]
             if look.cause:
                 self.note(candidate, "failed", look.cause)
-            elif (slower := look.facts["step_seconds"] / usual) > HOPELESS:
-                self.note(candidate, "dropped", f"its steps take {slower:.1f} times as long")
             elif not self.scale.memory and (share := self.scale.compiling(candidate.name)) > 1:
                 self.note(candidate, "dropped", f"compiling takes {share:.1f} times as long as the whole run")
             else:

@@ -15,7 +15,7 @@ from accel_cli.analysis.tune import OBJECTIVES, Request, Tune
 from accel_cli.cli.check import base
 from accel_cli.cli.train import shorter
 from accel_cli.cli.tune_table import headline, lines
-from accel_cli.config.compose import axis
+from accel_cli.config.compose import axis_of
 from accel_cli.config.names import Names
 from accel_cli.config.suggest import did_you_mean, nearest
 from accel_cli.errors import INTERRUPTED, ConfigError, Problem
@@ -96,7 +96,7 @@ def read(arguments: argparse.Namespace) -> Request:
 
 def _values(word: str, names: Names) -> list[str]:
     """The word once for each of its values."""
-    found = axis(word, names)
+    found = axis_of(word, names)
     if isinstance(found, str):
         return [word]
     if not found.values:

@@ -70,7 +70,7 @@ def axes(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[str
     Raises ConfigError for a word that is wrong whatever the point: its key, its grammar, or that it has no values.
     """
     names = Names(config_dirs)
-    parts = [axis(text, names) for text in overrides]
+    parts = [axis_of(text, names) for text in overrides]
     found = [part for part in parts if isinstance(part, Axis)]
     if not found:
         why = "no word has several values: there is nothing to sweep"
@@ -91,7 +91,7 @@ def axes(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[str
     return parts
 
 
-def axis(text: str, names: Names) -> str | Axis:
+def axis_of(text: str, names: Names) -> str | Axis:
     """One word: an Axis where it has several values. Raises ConfigError for one that has none to try one by one."""
     override = _override(text)
     if not override.is_sweep_override():
