@@ -222,6 +222,9 @@ class Probe:
             self.close()
             raise
         self._processes = self.facts["processes"]
+        if crew.ending is not None:
+            self.close()
+            raise Interrupted
         self._signal(signal.SIGSTOP)
         self.setup_seconds = time.perf_counter() - began
 

@@ -32,11 +32,12 @@ def stack(figures: Sequence[Html]) -> Html | None:
     return element("div", *figures, class_="stack") if figures else None
 
 
-def curves(runs: Runs, names: Names, title: str = "Curves") -> Html | None:
+def curves(runs: Runs, names: Names, title: str = "Curves", *, explained: bool = True) -> Html | None:
+    """``explained``: the legend adds what sets the runs apart, where their names do not say it."""
     drawn = figures(runs, names)
     if not drawn:
         return section(title, element("p", "There are no records to draw.", class_="quiet"))
-    legend = _legend(runs, names) if len(runs) > 1 else None
+    legend = _legend(runs, names, explained) if len(runs) > 1 else None
     hint = "A ring marks the best value. Thin lines are single records, bold ones a running mean over them."
     return section(title, legend, element("div", *drawn, class_="figures"), element("p", hint, class_="quiet"))
 
@@ -163,8 +164,8 @@ def commands(runs: Runs, names: Names) -> Html | None:
     return section("Do it again", *blocks)
 
 
-def _legend(runs: Runs, names: Names) -> Html:
-    differences = what_differs(runs)
+def _legend(runs: Runs, names: Names, explained: bool) -> Html:
+    differences = what_differs(runs) if explained else [""] * len(runs)
     entries = [
         element("li", run_key(place), name, element("span", f" {differences[place]}", class_="quiet"))
         for place, name in enumerate(names)

@@ -34,7 +34,7 @@ def body(result: Result) -> Html:
         missing(found.notes),
         headline(found),
         *map(_part, found.parts),
-        sections.curves(runs, names, shown[0]) if runs else None,
+        sections.curves(runs, names, shown[0], explained=False) if runs else None,
         sections.time_shares(runs, names) if runs else None,
         sections.settings(runs, names, whole=False) if runs and differing_settings(runs) else None,
         _environment(result),

@@ -108,7 +108,9 @@ class Front:
             stale.unlink()
         live = ranks_folder / "0.log"
         position = live.stat().st_size if live.exists() else 0
-        self.ranks, self.signals = {}, []
+        self.ranks = {}
+        if self._owns_signals:  # else one may have come since this front was made, for this very run
+            self.signals = []
         outcome: Outcome | None = None
         view.event("starting", {})
         with self._signals():
