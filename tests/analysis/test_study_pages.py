@@ -50,14 +50,7 @@ SAID = {
         "took 8 min 24 s",
         "accel train model=custom loader=memory compile=full",
     ),
-<<<<<<< HEAD
-    "bench": (
-        "1.080 [1.069, 1.091] times as long as the baseline's: slower than allowed, beyond noise",
-        "5% is allowed",
-    ),
-=======
     "bench": ("[1.069, 1.091] times as long as the baseline's: slower than allowed, beyond noise", "5% is allowed"),
->>>>>>> report
 }  # fmt: skip
 ON_PAGE_ONLY = {
     "ledger": ("Accuracy against time", "Each alone, against the baseline", "Curves of 3 of its runs", "0f3c1e"),
