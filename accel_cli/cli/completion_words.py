@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> int:
 
 def complete(words: Sequence[str]) -> Words:
     """What the last of ``words`` can become. Nothing where only the shell knows (files)."""
-    from accel_cli.cli.main import parser
+    from accel_cli.cli.verbs import parser
 
     *before, current = words
     top = parser()
