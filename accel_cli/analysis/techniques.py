@@ -10,6 +10,7 @@ from pathlib import Path
 
 from accel_cli.analysis.equal_work import unequal
 from accel_cli.config.plan import Plan, plan
+from accel_cli.config.run import Run
 from accel_cli.errors import ConfigError, Problem
 
 BASELINE = "baseline"
@@ -79,6 +80,7 @@ def compare(
     found = Techniques(list(base), list(plugins), config_dirs, run)
     found.words[BASELINE] = []
     found.arms[BASELINE] = found.plan(BASELINE)
+    on_this_machine(found.arms[BASELINE].run)
     names = {technique: _words(technique) for technique in techniques}
     problems = [] if names else [Problem("accel ledger", "names no technique", "try accel ledger precision=bf16")]
     for name, words in names.items():
@@ -99,6 +101,14 @@ def compare(
         _combine(found, names)
     _judge_work(found, unequal_too)
     return found
+
+
+def on_this_machine(run: Run) -> None:
+    """Raises ConfigError for a run of which this machine does not see every step."""
+    if run.launch.option != "local" or run.launch.most_nodes > 1:
+        where = f"launch={run.launch.option} launch.nodes={run.launch.nodes}"
+        why = "steps are timed on this machine alone"
+        raise ConfigError(Problem(where, why, "try launch=local launch.nodes=1, inside a job of your own"))
 
 
 def over(base: Sequence[str], words: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from accel_cli.analysis.ledger_table import ratio_text
 from accel_cli.analysis.probes import Interrupted
 from accel_cli.analysis.statistics import CANNOT_TELL, Interval
 from accel_cli.analysis.study import Study
+from accel_cli.analysis.techniques import on_this_machine
 from accel_cli.cli.check import base
 from accel_cli.cli.train import say, shorter
 from accel_cli.config.plan import Plan, plan
@@ -36,11 +37,7 @@ def main(arguments: argparse.Namespace) -> int:
     planned = plan(
         arguments.overrides, config_dirs=arguments.config_dir, plugins=arguments.plugin, base=base(arguments.run)
     )
-    if planned.run.launch.option != "local":
-        where = f"launch={planned.run.launch.option}"
-        raise ConfigError(
-            Problem(where, "steps are timed on this machine", "try launch=local, inside a job of your own")
-        )
+    on_this_machine(planned.run)
     baseline = bench.read(arguments.against, arguments.error) if arguments.against else None
     differing = bench.differences(baseline, planned.run) if baseline else []
     if differing and not arguments.unequal:

@@ -10,7 +10,7 @@ from typing import Any
 from accel_cli.analysis.metric_floor import parse
 from accel_cli.analysis.probes import Interrupted
 from accel_cli.analysis.study import Study
-from accel_cli.analysis.techniques import key_of
+from accel_cli.analysis.techniques import key_of, on_this_machine
 from accel_cli.analysis.tune import OBJECTIVES, Request, Tune
 from accel_cli.cli.check import base
 from accel_cli.cli.train import shorter
@@ -28,7 +28,7 @@ OWN = ("objective", "floor")
 
 def main(arguments: argparse.Namespace) -> int:
     request = read(arguments)
-    request.plan()
+    on_this_machine(request.plan().run)
     view = Quiet() if arguments.json else Terminal() if sys.stderr.isatty() else Quiet(sys.stderr)
     opened = Study.open("tune", arguments.words, run_dir=arguments.run_dir, new=arguments.new)
     with opened as study, Crew() as crew:

@@ -64,6 +64,7 @@ def test_a_combination_that_cannot_be_is_a_row() -> None:
         (["model=mlp"], (), "is other work"),
         (["precision=bf16 'oops"], (), "close the quotation"),
         (["precision=bf16"], ("modle=mlp",), "did you mean model=mlp"),
+        (["precision=bf16"], ("launch.nodes=2", "launch.rendezvous=a:1", "+strategy=ddp"), "timed on this machine"),
     ],
 )
 def test_refused_before_anything_starts(techniques: list[str], base: Any, why: str) -> None:
