@@ -2,7 +2,7 @@
 
 Started by accel's own agent, or by hand on any cluster:
 
-    torchrun --nproc-per-node 2 -m accel_cli.worker runs/X/run.yaml [--resume] [--plugin my_pkg]
+    torchrun --nproc-per-node 2 -m accel_cli.worker runs/X/run.yaml [--resume] [--plugin my_pkg] [--events FILE]
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from accel_cli.engine import (
     deep_check,
     failure,
     handover,
+    reference,
     setup,
 )
 from accel_cli.engine.borders import Start
@@ -51,8 +52,10 @@ class Request:
 
     folder: str
     mode: str = "train"
-    """train, evaluate, export, check or probe"""
+    """train, evaluate, export, check, probe or reference"""
     resume: bool = False
+    alone: bool = False
+    """Whether no front writes the summary of a run that fails."""
     restarted: bool = False
     """Whether the launcher has started these ranks before: a resume, unless nothing is saved yet."""
     plugins: list[str] = field(default_factory=list)
@@ -81,6 +84,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="path of a run.yaml, in its run folder")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     parser.add_argument("--plugin", action="append", default=[], help="a module, file or folder that may be imported")
+    parser.add_argument("--events", type=Path, help="append what rank 0 tells to this file, a JSON object a line")
     arguments = parser.parse_args()
     request = Request(
         folder=str(arguments.run.resolve().parent),
@@ -89,19 +93,23 @@ def main() -> None:
         plugins=arguments.plugin,
         started=time.time(),
     )
-    code = work_alone(request)
+    events = None
+    if arguments.events is not None and ranks_from_environment()[0] == 0:
+        events = os.open(arguments.events, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    code = work_alone(request, events)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def work_alone(request: Request) -> int:
+def work_alone(request: Request, descriptor: int | None = None) -> int:
     """A rank that no front has started: rank 0 exports what came of the run by itself."""
-    code = work(request, None)
+    request = replace(request, alone=True)
+    code = work(request, descriptor)
     run = run_file.read(request.path / "run.yaml") if code == 0 and ranks_from_environment()[0] == 0 else None
     if run is None or run.export.option == "none":
         return code
-    return work(replace(request, mode="export"), None)
+    return work(replace(request, mode="export"), descriptor)
 
 
 def started_again() -> bool:
@@ -158,7 +166,7 @@ def work(request: Request, descriptor: int | None) -> int:
         traceback.print_exc()
         found = failure.describe(error, number, live.training.step if live.training is not None else None)
         failure.leave(request.path, found)
-        if descriptor is None and number == 0 and request.mode == "train":
+        if request.alone and number == 0 and request.mode == "train":
             failure.end_without_front(request.path, run_file.read(request.path / "run.yaml").to_tree(), found)
         return int(found["exit_code"])
     finally:
@@ -168,6 +176,9 @@ def work(request: Request, descriptor: int | None) -> int:
 
 def _run(run: Run, request: Request, events: Events, live: Live) -> int:
     hardware, world = setup.enter(run)
+    if request.mode == "reference":
+        reference.serve(hardware, world, Path(request.link))
+        return 0
     prepared = time.perf_counter()
 
     def say(text: str) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from accel_cli.analysis import what_if
+from accel_cli.analysis.expected import ratio
 from accel_cli.analysis.facts import Facts, finite
+from accel_cli.analysis.what_if import Advice
 from accel_cli.analysis.wording import TIME_PARTS, is_finite, number, plain_name, share, times
 
 TINY_STEP_MILLISECONDS = 2.0
 WORTH_SAYING = 0.1
 """Where the gain does not follow from a share, a row ranks as if it addressed this share of the time."""
+FEW = 0.05
+"""The share of the steps' time that an evaluation or a checkpoint may take."""
+LEAST_EVENTS = 4
+"""That a run keeps, if it had more."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,8 @@ class Row:
     """One piece of advice.
 
     ``addresses`` is the share of the run's time that the override can save at most: it ranks the rows, and gives the
-    bound on the gain (Amdahl's law). None: the gain does not follow from a share, and none is promised.
+    bound on the gain (Amdahl's law). None: the gain does not follow from a share, and none is promised. ``expected``
+    is the time per sample under an override, as a ratio to the run's, where the run has measured what it takes.
     """
 
     when: Callable[[Facts], bool]
@@ -27,16 +35,41 @@ class Row:
     evidence: Callable[[Facts], str]
     override: Callable[[Facts], str | None]
     addresses: Callable[[Facts], float] | None = None
+    expected: Callable[[Facts, str], float | None] = lambda facts, override: None
 
 
-def doubled_interval(facts: Facts, key: str) -> str | None:
-    """``evaluate.every=200`` for 100, or for an epoch of 100 steps; None where the run is too short for that."""
+def rarer(facts: Facts, key: str) -> str | None:
+    """``evaluate.every=200`` for 50: so rarely that it takes little of the time, four times a run at least.
+
+    Twice the interval at least; None where the run is too short for that.
+    """
+    every = steps_between(facts, key)
+    if not 0 < 2 * every <= facts.steps:
+        return None
+    taken = facts.share(key.partition(".")[0].replace("evaluate", "evaluation"))
+    enough = every * taken / max(1 - taken, 0.01) / FEW
+    return f"{key}={max(round(2 * every), rounded(min(enough, facts.steps / LEAST_EVENTS)))}"
+
+
+def rounded(steps: float) -> int:
+    """Down to 1, 2 or 5 with noughts."""
+    power = 10 ** max(0, len(str(int(steps))) - 1)
+    return next((digit * power for digit in (5, 2) if digit * power <= steps), power)
+
+
+def steps_between(facts: Facts, key: str) -> float:
+    """From one evaluation or checkpoint to the next; 0 where it is not known."""
     every = facts.setting(key)
-    if not is_finite(every):
-        epochs = facts.number("epochs")
-        every = facts.steps / epochs if epochs >= 1 else 0
-    twice = round(2 * every)
-    return f"{key}={twice}" if 0 < twice <= facts.steps else None
+    if is_finite(every):
+        return float(every)
+    epochs = facts.number("epochs")
+    return facts.steps / epochs if epochs >= 1 else 0
+
+
+def with_beat(facts: Facts, override: str) -> float | None:
+    """Follows from what one evaluation or checkpoint took."""
+    key, _, every = override.partition("=")
+    return ratio(facts.pace, facts.pace.with_beat(key, float(every))) if facts.pace is not None else None
 
 
 def longer(facts: Facts) -> str | None:
@@ -127,7 +160,12 @@ TABLE = (
         lambda f: "precision=fp32",
     ),
     Row(
-        lambda f: f.share("data") > 0.25 and f.setting("loader") == "workers" and f.setting("data") != "custom",
+        lambda f: (
+            f.share("data") > 0.25
+            and f.setting("loader") == "workers"
+            and f.setting("data") != "custom"
+            and not f.measured("data")
+        ),
         "the model waits for data",
         _taken("data"),
         lambda f: "loader=memory",
@@ -137,18 +175,20 @@ TABLE = (
         lambda f: f.share("evaluation") > 0.2,
         "evaluation takes much of the time",
         _taken("evaluation"),
-        lambda f: doubled_interval(f, "evaluate.every"),
-        lambda f: f.share("evaluation") / 2,
+        lambda f: rarer(f, "evaluate.every"),
+        lambda f: f.share("evaluation"),
+        with_beat,
     ),
     Row(
         lambda f: f.share("checkpoint") > 0.1,
         "saving takes much of the time",
         _taken("checkpoint"),
-        lambda f: doubled_interval(f, "checkpoint.every"),
-        lambda f: f.share("checkpoint") / 2,
+        lambda f: rarer(f, "checkpoint.every"),
+        lambda f: f.share("checkpoint"),
+        with_beat,
     ),
     Row(
-        lambda f: f.share("communication") > 0.3,
+        lambda f: f.share("communication") > 0.3 and not f.measured("communication"),
         "processes wait for each other; a larger batch talks less for each sample, and is another optimisation problem",
         _taken("communication"),
         larger_batch,
@@ -161,7 +201,11 @@ TABLE = (
         lambda f: "compile=none",
     ),
     Row(
-        lambda f: f.step_milliseconds is not None and 0 < f.step_milliseconds < TINY_STEP_MILLISECONDS,
+        lambda f: (
+            f.step_milliseconds is not None
+            and 0 < f.step_milliseconds < TINY_STEP_MILLISECONDS
+            and not f.measured("batch")
+        ),
         "steps are so short that their fixed costs weigh; a larger batch is another optimisation problem, "
         "so watch the metric",
         _step_words,
@@ -188,27 +232,41 @@ TABLE = (
 )
 
 
-def advise(summary: dict[str, Any], settings: dict[str, Any], machine: dict[str, Any]) -> list[dict[str, str | None]]:
-    """Rows {finding, evidence, override} from a run's own facts, the most promising first; never what is already set.
+def advise(
+    summary: dict[str, Any],
+    settings: dict[str, Any],
+    machine: dict[str, Any],
+    allows: Callable[[str], bool] = lambda override: True,
+) -> list[dict[str, Any]]:
+    """Rows {finding, evidence, override, expected} from a run's own facts, the most promising first.
 
-    ``summary`` is summary.json, ``settings`` the tree of run.yaml, ``machine`` Machine.to_dict(). A gain is stated only
-    where it follows from a share of the measured time. Where no row holds, one row without an override says so. A
+    ``summary`` is summary.json, ``settings`` the tree of run.yaml, ``machine`` Machine.to_dict(); ``allows`` says of
+    an override's words whether the run may have them. ``expected`` is the time per sample that is left, of 1, or None
+    where the run does not tell. Never what is already set. Where no row holds, one row without an override says so. A
     failed run gets no advice: its error has the word.
     """
     facts = Facts(summary, settings, machine)
     if summary.get("status") == "failed":
         return []
-    found: list[tuple[float, dict[str, str | None]]] = []
+    found = sorted([*_by_rules(facts), *what_if.advice(facts)], key=lambda advice: advice.order)
+    rows = [
+        {key: value for key, value in vars(advice).items() if key in ("finding", "evidence", "override", "expected")}
+        for advice in found
+    ]
+    return [row for row in rows if allows(row["override"])] or [_nothing(facts)]
+
+
+def _by_rules(facts: Facts) -> Iterator[Advice]:
     for row in TABLE:
         override = row.override(facts) if row.when(facts) else None
         if override is None or _is_set(facts, override):
             continue
+        expected = row.expected(facts, override)
+        expected = None if expected is None else round(expected, 4)
         saved = min(row.addresses(facts), 0.99) if row.addresses else 0.0
-        gain = f"; at most {times(1 / (1 - saved))}" if saved > 0 else ""
-        rank = saved if row.addresses else WORTH_SAYING
-        found.append((rank, {"finding": row.finding, "evidence": row.evidence(facts) + gain, "override": override}))
-    found.sort(key=lambda ranked: -ranked[0])
-    return [advice for _, advice in found] or [_nothing(facts)]
+        gain = f"; at most {times(1 / (1 - saved))}" if saved > 0 and expected is None else ""
+        rank = 1 - expected if expected is not None else saved if row.addresses else WORTH_SAYING
+        yield Advice(row.finding, row.evidence(facts) + gain, override, expected, rank)
 
 
 def _is_set(facts: Facts, override: str) -> bool:
@@ -216,11 +274,11 @@ def _is_set(facts: Facts, override: str) -> bool:
     return str(facts.setting(key)) == value
 
 
-def _nothing(facts: Facts) -> dict[str, str | None]:
+def _nothing(facts: Facts) -> dict[str, Any]:
     largest = max(TIME_PARTS, key=facts.share)
     evidence = (
         f"the largest part of the time is {largest}, {share(facts.share(largest))}"
         if facts.share(largest)
         else "the run was too short to measure where its time went"
     )
-    return {"finding": "nothing stands out", "evidence": evidence, "override": None}
+    return {"finding": "nothing stands out", "evidence": evidence, "override": None, "expected": None}

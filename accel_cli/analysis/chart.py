@@ -66,8 +66,8 @@ def line_chart(
         return element("p", "No records to draw.", class_="quiet")
     xs, ys = [x for x, _ in finite], [y for _, y in finite]
     as_log = log and min(ys) > 0 and max(ys) / min(ys) > LOG_SPAN
-    across = Scale(*_span(min(0.0, *xs), max(xs)), LEFT, WIDTH - RIGHT)
-    up = Scale(*_padded(min(ys), max(ys), as_log), HEIGHT - BOTTOM, TOP, as_log)
+    across = Scale(*span(min(0.0, *xs), max(xs)), LEFT, WIDTH - RIGHT)
+    up = Scale(*padded(min(ys), max(ys), as_log), HEIGHT - BOTTOM, TOP, as_log)
 
     smooth = smooth and max(len(one.points) for one in series) >= SMOOTHED_FROM
     lines, hover = [], []
@@ -86,7 +86,7 @@ def line_chart(
         hover.append({"label": one.label, "colour": one.colour, "points": points})
     return element(
         "svg",
-        _axes(across, up, x_label, y_label + (" (log)" if as_log else "")),
+        axes(across, up, x_label, y_label + (" (log)" if as_log else "")),
         *lines,
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
@@ -166,19 +166,29 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, thinned where there are more than six."""
+    """Powers of ten, thinned where there are more than six; 1, 2 and 5 of each where there are fewer than three."""
+    if high / low < 100:
+        return few_log_ticks(low, high)
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     step = max(1, math.ceil((last - first + 1) / 6))
     return [10.0**power for power in range(first, last + 1, step)]
 
 
-def _axes(across: Scale, up: Scale, x_label: str, y_label: str) -> Html:
+def few_log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten; round numbers where even those are too few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    kept = [float(f"{m}e{power}") for power in powers for m in (1, 2, 5) if low <= float(f"{m}e{power}") <= high]
+    return kept if len(kept) > 2 else ticks(low, high, 4)
+
+
+def axes(across: Scale, up: Scale, x_label: str, y_label: str) -> Html:
+    """Grid, ticks and labels of a chart between two scales."""
     floor, marks = HEIGHT - BOTTOM, []
     for value in log_ticks(up.low, up.high) if up.log else ticks(up.low, up.high):
         y = up(value)
         marks.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
         marks.append(element("text", _tick(value), x=LEFT - 8, y=y, class_="tick y"))
-    for value in ticks(across.low, across.high):
+    for value in log_ticks(across.low, across.high) if across.log else ticks(across.low, across.high):
         x = across(value)
         marks.append(element("line", x1=x, x2=x, y1=floor, y2=floor + 4, class_="axis"))
         marks.append(element("text", _tick(value), x=x, y=floor + 17, class_="tick x"))
@@ -204,17 +214,17 @@ def _line(pieces: list[list[Point]], across: Scale, up: Scale, css: str) -> Html
     return join(element("path", d=strokes, class_=css) if strokes else None, *dots)
 
 
-def _span(low: float, high: float) -> tuple[float, float]:
+def span(low: float, high: float) -> tuple[float, float]:
     if low < high:
         return low, high
     return low - (abs(low) * 0.05 or 0.5), high + (abs(high) * 0.05 or 0.5)
 
 
-def _padded(low: float, high: float, log: bool) -> tuple[float, float]:
+def padded(low: float, high: float, log: bool) -> tuple[float, float]:
     if log:
         edge = (high / low) ** 0.04
         return low / edge, high * edge
-    low, high = (low, high) if low < high else _span(low, high)
+    low, high = (low, high) if low < high else span(low, high)
     edge = (high - low) * 0.05
     return (max(0.0, low - edge) if low >= 0 else low - edge), high + edge
 

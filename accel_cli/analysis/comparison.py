@@ -9,7 +9,8 @@ from accel_cli.analysis.run_folder import RunFolder
 from accel_cli.analysis.wording import NOTHING, number
 
 WORK = ("samples", "global_batch", "parameters", "parameters_trained")
-PROBLEM = ("data", "model", "task", "train.seed")
+SEED = "train.seed"
+PROBLEM = ("data", "model", "task", SEED)
 """Settings that make two runs different problems rather than two ways to solve one."""
 FINISHED = {"completed", "target_reached", "stopped_early"}
 LABEL_SETTINGS = 3
@@ -53,6 +54,15 @@ def what_differs(runs: Sequence[RunFolder]) -> list[str]:
     ]
 
 
+def _same_seeds(runs: Sequence[RunFolder]) -> bool:
+    """Whether each setting was run with the same seeds, so that seeds are repeats rather than a difference."""
+    seeds: dict[str, list[str]] = {}
+    for run in runs:
+        rest = sorted((key, value) for key, value in run.flat_settings.items() if key != SEED)
+        seeds.setdefault(str(rest), []).append(run.flat_settings.get(SEED, NOTHING))
+    return len({tuple(sorted(each)) for each in seeds.values()}) == 1
+
+
 def unequal_work(runs: Sequence[RunFolder]) -> list[str]:
     """In words, why times and metrics of these runs do not compare one to one; empty for equal work."""
     found = []
@@ -65,7 +75,8 @@ def unequal_work(runs: Sequence[RunFolder]) -> list[str]:
         if len(set(map(str, values))) > 1:
             found.append(f"{key}: {' against '.join(dict.fromkeys(map(number, values)))}")
     differing = differing_settings(runs)
+    repeats = _same_seeds(runs)
     for key in PROBLEM:
-        if key in differing:
+        if key in differing and not (key == SEED and repeats):
             found.append(f"{key}: {' against '.join(dict.fromkeys(differing[key]))}")
     return found

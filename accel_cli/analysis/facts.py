@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from accel_cli.analysis.expected import Pace
 from accel_cli.analysis.wording import as_number
 
 
@@ -51,6 +52,19 @@ class Facts:
     @property
     def step_milliseconds(self) -> float | None:
         return as_number((self.summary.get("step_milliseconds") or {}).get("median"))
+
+    @property
+    def pace(self) -> Pace | None:
+        return Pace.of(self.summary)
+
+    @property
+    def what_ifs(self) -> list[dict[str, Any]]:
+        rows = self.summary.get("what_if")
+        return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+    def measured(self, part: str) -> bool:
+        """Whether the run has looked at what another setting would make of this part."""
+        return any(row.get("part") == part for row in self.what_ifs)
 
     @property
     def steps(self) -> int:

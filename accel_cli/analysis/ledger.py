@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from accel_cli.analysis.probes import AGAIN, Failed, Look, Stage
+from accel_cli.analysis.probes import AGAIN, Look, Stage
 from accel_cli.analysis.run_folder import RunFolder
 from accel_cli.analysis.statistics import CANNOT_TELL, Interval, interval, student, verdict
 from accel_cli.analysis.study import Study
 from accel_cli.analysis.techniques import BASELINE, Row, Techniques
 from accel_cli.analysis.whole_runs import whole_runs
 from accel_cli.analysis.wording import is_finite
-from accel_cli.errors import AccelError, ConfigError, Problem
+from accel_cli.errors import ConfigError, Problem
 from accel_cli.launch.crew import Crew
 from accel_cli.stopping.base import mode_of
 
@@ -78,15 +78,10 @@ class Ledger:
         """
         before, began = self.study.content["probe_seconds"], time.monotonic()
         self.stage.look(self.view.looking)
-        if cause := self.stage.looks[BASELINE].cause:
-            raise AccelError(f"the baseline does not run: {cause}", "try accel train with its settings alone")
         self._judge()
         while (open_rows := self._open()) and before + time.monotonic() - began < budget_seconds:
             needed = {row["arm"] for row in open_rows} | {row["against"] for row in open_rows}
-            try:
-                found = self.stage.round(sorted(needed))
-            except Failed as error:
-                raise AccelError(f"the baseline failed: {error}", "try accel train with its settings alone") from None
+            found = self.stage.round(sorted(needed))
             for name in (*self.techniques.arms, AGAIN):
                 self.samples.setdefault(name, []).append(found.get(name))
             with self.study.change() as content:

@@ -24,6 +24,7 @@ from accel_cli.config import cores
 from accel_cli.config import run as run_file
 from accel_cli.config.machine import detect, memory_available
 from accel_cli.config.plan import Plan
+from accel_cli.errors import AccelError, HangError
 from accel_cli.launch.crew import Crew
 from accel_cli.launch.front import Outcome
 from accel_cli.launch.terminal import Quiet
@@ -45,6 +46,16 @@ CONTEXT = 1 << 30
 
 class Failed(Exception):
     """An arm that could not take its turn; the text is the cause."""
+
+    def __init__(self, cause: str, exit_code: int) -> None:
+        super().__init__(cause)
+        self.exit_code = exit_code
+
+    def of_baseline(self) -> AccelError:
+        """Without it nothing can be compared."""
+        error = AccelError(f"the baseline does not run: {self}", "try accel train with its settings")
+        error.exit_code = self.exit_code
+        return error
 
 
 class Interrupted(Exception):
@@ -83,7 +94,10 @@ class Stage:
         self._places = {name: f"{place:02d}" for place, name in enumerate(arms)}
 
     def look(self, say: Callable[[str], None] = lambda name: None) -> dict[str, Look]:
-        """Start every arm once, alone: what it needs, and whether it runs at all. Costs nothing where it was done."""
+        """Start every arm once, alone: what it needs, and whether it runs at all. Costs nothing where it was done.
+
+        Raises AccelError where the first does not run.
+        """
         for name in self.arms:
             if name in self.looks:
                 continue
@@ -92,13 +106,15 @@ class Stage:
                 with self._start(name) as probe:
                     self.looks[name] = Look(facts=probe.facts)
             except Failed as error:
+                if name == self._first:
+                    raise error.of_baseline() from None
                 self.looks[name] = Look(cause=str(error))
         return self.looks
 
     def round(self, names: Sequence[str] | None = None) -> dict[str, float]:
         """Seconds a step of each of these arms (those that run) and of the first one ``again``, set up anew.
 
-        An arm that fails is left out, with the cause in its look. Raises Interrupted.
+        An arm that fails is left out, with the cause in its look. Raises AccelError where it is the first, Interrupted.
         """
         wanted = [name for name in self.arms if not self.looks[name].cause and (names is None or name in names)]
         found: dict[str, float] = {}
@@ -127,8 +143,6 @@ class Stage:
     def _together(self, places: list[str]) -> dict[str, float]:
         with contextlib.ExitStack() as stack:
             probes = self._set_up(stack, places)
-            if self._first not in probes or AGAIN not in probes:
-                raise Failed(self.looks[self._first].cause)
             usual = self.looks[self._first].facts["step_seconds"]
             steps = max(1, min(400, round(TURN / usual)))
             setup = statistics.median(probe.setup_seconds for probe in probes.values())
@@ -143,7 +157,7 @@ class Stage:
                     try:
                         taken[name] += probes[name].turn(steps, (turn + 0.5) / turns)
                     except Failed as error:
-                        self._drop(name, str(error))
+                        self._drop(name, error)
                         del taken[name]
             return {name: seconds / (steps * turns) for name, seconds in taken.items()}
 
@@ -155,16 +169,18 @@ class Stage:
             try:
                 return name, stack.enter_context(self._start(name))
             except Failed as error:
-                self._drop(name, str(error))
+                self._drop(name, error)
                 return name, None
 
         with ThreadPoolExecutor(cores.usable()) as threads:
             return {name: probe for name, probe in threads.map(start, order) if probe is not None}
 
-    def _drop(self, name: str, cause: str) -> None:
+    def _drop(self, name: str, error: Failed) -> None:
         if self.crew.ending is not None:
             raise Interrupted
-        self.looks[self._first if name == AGAIN else name].cause = cause
+        if name in (self._first, AGAIN):
+            raise error.of_baseline() from None
+        self.looks[name].cause = str(error)
 
     @contextlib.contextmanager
     def _start(self, name: str) -> Iterator[Probe]:
@@ -179,6 +195,8 @@ class Stage:
 
 class Probe:
     """The ranks of one arm: set up, with the first steps behind them, and frozen while others are on stage."""
+
+    mode = "probe"
 
     def __init__(self, crew: Crew, planned: Plan, folder: Path, like: Path) -> None:
         """Returns when it is ready. ``like`` is the folder that has the run's decisions. Raises Failed, Interrupted."""
@@ -214,7 +232,8 @@ class Probe:
         try:
             assert self._socket is not None
             self._socket.sendall((json.dumps(order) + "\n").encode())
-            return float(self._answer()["seconds"])
+            self.answered = self._answer()
+            return float(self.answered["seconds"])
         except OSError:
             raise self._failure() from None
         finally:
@@ -240,7 +259,7 @@ class Probe:
 
     def _run(self) -> None:
         request = {
-            "folder": str(self.folder), "mode": "probe", "plugins": self.planned.plugins, "started": time.time(),
+            "folder": str(self.folder), "mode": self.mode, "plugins": self.planned.plugins, "started": time.time(),
             "link": f"{self._place.name}/link",
         }  # fmt: skip
         run = self.planned.run
@@ -254,7 +273,7 @@ class Probe:
             if not self._thread.is_alive():
                 raise self._failure()
             if time.monotonic() > ends:
-                raise Failed(f"no answer for {LONGEST_SILENCE:g} s")
+                raise Failed(f"no answer for {LONGEST_SILENCE:g} s", HangError.exit_code)
 
     def _answer(self) -> dict[str, Any]:
         self._wait_for(self._socket)
@@ -270,7 +289,7 @@ class Probe:
         if self.crew.ending is not None:
             return Interrupted()
         failure = self._outcome.failure if self._outcome is not None else None
-        return Failed(failure.cause if failure is not None else "the processes ended")
+        return Failed("the processes ended", 3) if failure is None else Failed(failure.cause, failure.exit_code)
 
     def _signal(self, number: int) -> None:
         for process in self._processes:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from accel_cli.analysis.measured import Measured, told
-from accel_cli.analysis.search import Set, named
 from accel_cli.analysis.statistics import CANNOT_TELL, verdict
 from accel_cli.analysis.techniques import BASELINE
+from accel_cli.analysis.tune_search import Set, named
 from accel_cli.config.plan import Plan
 
 STAGE = "bought"

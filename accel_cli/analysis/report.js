@@ -16,7 +16,7 @@ function line(text, colour) {
   return row;
 }
 
-for (const chart of document.querySelectorAll("svg.chart")) {
+for (const chart of document.querySelectorAll("svg.chart[data-series]")) {
   const series = JSON.parse(chart.dataset.series).filter((one) => one.points.length);
   const box = chart.viewBox.baseVal;
   const cursor = document.createElementNS(chart.namespaceURI, "line");
@@ -43,4 +43,29 @@ for (const chart of document.querySelectorAll("svg.chart")) {
     cursor.remove();
     readout.hidden = true;
   });
+}
+
+// The head of a table that can be sorted: once upwards, once downwards; what has no value stays below.
+for (const table of document.querySelectorAll("table.sortable")) {
+  const value = (row, place) => {
+    const cell = row.cells[place];
+    return cell.dataset.order === undefined ? cell.textContent : Number(cell.dataset.order);
+  };
+  const empty = (one) => one === "" || one === "–";
+  const before = (one, other) =>
+    typeof one === "number" && typeof other === "number" ? one - other : String(one).localeCompare(String(other));
+
+  for (const [place, head] of [...table.tHead.rows[0].cells].entries()) {
+    head.querySelector("button")?.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== "ascending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const [one, other] = [value(a, place), value(b, place)];
+        if (empty(one) || empty(other)) return empty(one) - empty(other);
+        return up ? before(one, other) : before(other, one);
+      });
+      table.tBodies[0].append(...rows);
+    });
+  }
 }

@@ -27,13 +27,18 @@ def section(title: str, *content: Child) -> Html | None:
     return element("section", element("h2", title), *kept) if kept else None
 
 
-def curves(runs: Runs, names: Names) -> Html | None:
+def stack(figures: Sequence[Html]) -> Html | None:
+    """Figures that are no wider than they need be."""
+    return element("div", *figures, class_="stack") if figures else None
+
+
+def curves(runs: Runs, names: Names, title: str = "Curves") -> Html | None:
     drawn = figures(runs, names)
     if not drawn:
-        return section("Curves", element("p", "There are no records to draw.", class_="quiet"))
+        return section(title, element("p", "There are no records to draw.", class_="quiet"))
     legend = _legend(runs, names) if len(runs) > 1 else None
     hint = "A ring marks the best value. Thin lines are single records, bold ones a running mean over them."
-    return section("Curves", legend, element("div", *drawn, class_="figures"), element("p", hint, class_="quiet"))
+    return section(title, legend, element("div", *drawn, class_="figures"), element("p", hint, class_="quiet"))
 
 
 def time_shares(runs: Runs, names: Names) -> Html | None:
@@ -107,8 +112,8 @@ def exports(runs: Runs, names: Names) -> Html | None:
     return section("Export", *shown, element("p", hint, class_="quiet") if shown else None)
 
 
-def settings(runs: Runs, names: Names) -> Html | None:
-    """Those that differ first, then each run.yaml whole."""
+def settings(runs: Runs, names: Names, *, whole: bool = True) -> Html | None:
+    """Those that differ first, then each run.yaml where they are asked for ``whole``."""
     differing = differing_settings(runs)
     compared = None
     if differing:
@@ -116,12 +121,12 @@ def settings(runs: Runs, names: Names) -> Html | None:
         compared = table(["setting", *names], rows)
     elif len(runs) > 1:
         compared = element("p", "No setting differs: these runs repeat one another.", class_="quiet")
-    whole = [
+    files = [
         _folded(f"run.yaml of {name}" if len(runs) > 1 else "All settings: run.yaml", run.settings_text)
         for run, name in zip(runs, names, strict=True)
-        if run.settings_text
+        if whole and run.settings_text
     ]
-    return section("Settings", compared, *whole)
+    return section("Settings", compared, *files)
 
 
 def decisions(runs: Runs, names: Names) -> Html | None:

@@ -18,7 +18,7 @@ from accel_cli.launch.environment import environment
 
 UNFINISHED = ("running", "interrupted")
 """Statuses of a study that the same command goes on with; a killed one is still called running."""
-SHOWING = ("--json", "--traceback", "--new")
+SHOWING = ("--json", "--traceback", "--new", "--retry-failed")
 """Words that change nothing about what a study is."""
 
 
@@ -39,16 +39,20 @@ class Study:
     @classmethod
     @contextlib.contextmanager
     def open(
-        cls, kind: str, words: Sequence[str], *, run_dir: Path | None = None, new: bool = False
+        cls, kind: str, words: Sequence[str], *, run_dir: Path | None = None, new: bool = False, again: bool = False
     ) -> Iterator[Study]:
         """Go on with the unfinished study of the same command line, or begin one; held for this process meanwhile.
 
         ``words`` is the command line from the verb on. Without ``run_dir`` studies lie in ``runs`` of the working
-        directory, and ``new`` begins another whatever lies there. Raises ConfigError where ``run_dir`` holds anything
-        else, or another process holds the study.
+        directory, and ``new`` begins another whatever lies there; ``again`` goes on with one that has ended too. Raises
+        ConfigError where ``run_dir`` holds anything else, or another process holds the study.
         """
         command = command_line([word for word in words if word not in SHOWING])
-        found = _named(run_dir, kind, command, new=new) if run_dir else None if new else _unfinished(kind, command)
+        statuses = (*UNFINISHED, "completed") if again else UNFINISHED
+        if run_dir:
+            found = _named(run_dir, kind, command, statuses, new=new)
+        else:
+            found = None if new else _unfinished(kind, command, statuses)
         folder = found or (claim_exactly(run_dir) if run_dir else claim(Path("runs"), kind))
         with in_use(folder):
             path = folder / f"{kind}.json"
@@ -96,24 +100,24 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _unfinished(kind: str, command: str) -> Path | None:
-    """The newest of ``runs`` that ``command`` began and that did not end."""
+def _unfinished(kind: str, command: str, statuses: Sequence[str]) -> Path | None:
+    """The newest of ``runs`` that ``command`` began, where that can be gone on with."""
     for path in sorted(Path("runs").glob(f"*-{kind}*/{kind}.json"), reverse=True):
         with contextlib.suppress(ConfigError):
             content = _read(path)
             if content["command"] == command:
-                return path.parent if content["status"] in UNFINISHED else None
+                return path.parent if content["status"] in statuses else None
     return None
 
 
-def _named(folder: Path, kind: str, command: str, *, new: bool) -> Path | None:
+def _named(folder: Path, kind: str, command: str, statuses: Sequence[str], *, new: bool) -> Path | None:
     """``folder`` where it holds the unfinished study of this command; None where it holds nothing yet."""
     where, path = f"--run-dir {folder}", folder / f"{kind}.json"
     if path.exists():
         content = _read(path)
         if content["command"] != command:
             raise ConfigError(Problem(where, f"holds another {kind}: {content['command']}", "give another --run-dir"))
-        if content["status"] not in UNFINISHED:
+        if content["status"] not in statuses:
             raise ConfigError(Problem(where, f"holds this {kind}, and it has ended", "give another --run-dir"))
         if new:
             raise ConfigError(Problem(where, f"holds this {kind}, unfinished", "leave out --new, or --run-dir"))

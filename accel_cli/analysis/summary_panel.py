@@ -162,6 +162,8 @@ def _advice(summary: dict[str, Any]) -> list[Line]:
         return []
     first = rows[0]
     why = f"{first.get('finding')}: {first.get('evidence')}"
+    if is_finite(first.get("expected")):
+        why += f"; expected {number(first['expected'], 2)} times the time"
     override = first.get("override")
     return [("worth trying", override), ("", why)] if override else [("advice", why)]
 

@@ -17,9 +17,9 @@ from accel_cli.analysis.full_runs import Full, FullRuns
 from accel_cli.analysis.levers import LEVERS, Candidate, candidates
 from accel_cli.analysis.measured import Measured, told
 from accel_cli.analysis.metric_floor import Floor, usual
-from accel_cli.analysis.search import Scale, Search, Set, named
 from accel_cli.analysis.study import Study
 from accel_cli.analysis.techniques import over
+from accel_cli.analysis.tune_search import Scale, Search, Set, named
 from accel_cli.analysis.tuned_recipe import write_recipe
 from accel_cli.config.decide import decided_in
 from accel_cli.config.plan import Plan, plan

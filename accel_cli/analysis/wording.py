@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 NOTHING = "–"
 TIME_PARTS = (
-    "data", "forward", "backward", "optimizer", "communication", "evaluation", "checkpoint", "other",
+    "data", "copy", "forward", "backward", "optimizer", "communication", "evaluation", "checkpoint", "other",
 )  # fmt: skip
 """The parts of ``time_share`` in summary.json, in the order of a step."""
 

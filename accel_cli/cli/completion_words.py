@@ -85,7 +85,7 @@ def _values(action: argparse.Action, before: Sequence[str], current: str) -> Wor
     if action.dest in ("run", "runs"):
         return dict.fromkeys(run_folders(current), "")
     typed = Typed(before)
-    if action.dest == "overrides":
+    if action.dest in ("overrides", "techniques"):
         return typed.overrides(current)
     if action.dest == "formats":
         return Typed([word.replace("format=", "export=", 1) for word in before]).formats(current)

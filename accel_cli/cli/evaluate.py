@@ -6,8 +6,9 @@ import argparse
 import json
 import time
 
-from accel_cli.cli.resume import reread, run_folder
+from accel_cli.cli.resume import run_folder
 from accel_cli.cli.train import show_failure
+from accel_cli.config.plan import reread
 from accel_cli.launch.front import Front
 from accel_cli.launch.terminal import view
 

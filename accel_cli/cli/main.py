@@ -26,6 +26,18 @@ overrides are Hydra's: group=option, group.key=value, ~group, lists [a,b]; accel
 """
 
 
+SWEEP_EPILOG = """\
+axes are in Hydra's grammar: a=1,2,3  a=range(1,5)  a=choice(x,y)  group=glob(adam*)
+and to draw from: a=interval(0.1,0.9)  a=tag(log, interval(1e-4,1e-1))  a=int(interval(1,8))
+
+  accel sweep optimizer.learning_rate=0.1,0.01 model=cnn,mlp
+  accel sweep --search random --trials 30 'optimizer.learning_rate=tag(log, interval(1e-4,1e-1))'
+  accel sweep --search optuna --trials 50 optimizer=glob(adam*) optimizer.weight_decay=0,0.01,0.1
+
+killed or interrupted, the same line goes on where it was.
+"""
+
+
 LEDGER_EPILOG = """\
 a technique is one override, or several in quotation marks; all are compared with the run as it is without them.
 
@@ -43,6 +55,14 @@ and floor=METRIC-AMOUNT, what may be lost of the metric on validation; with a pl
   accel tune model=resnet data=cifar10                      every lever, accuracy kept to 0.003
   accel tune loader=auto,workers hardware.threads=2,1 floor=validation_accuracy-0.001 --seeds 5
   accel tune objective=time_to_target stopping=target stopping.target=0.97
+"""
+
+
+BENCH_EPILOG = """\
+the run's steps take turns with a fixed load of plain torch and Python, so that what the machine itself does cancels.
+
+  accel bench model=resnet --save bench/resnet.json                          once, where the gate will run
+  accel bench model=resnet --against bench/resnet.json --max-slowdown 5%     exit 1: slower, beyond noise
 """
 
 
@@ -102,6 +122,11 @@ def _parse_problem(parser: argparse.ArgumentParser, message: str) -> Problem:
     return Problem(parser.prog, message, f"see {parser.prog} --help")
 
 
+def parallel(text: str) -> int | None:
+    """As many as fit, None, for auto."""
+    return None if text == "auto" else count(text)
+
+
 def parser() -> Parser:
     """The whole command line."""
     from accel_cli import __version__
@@ -150,8 +175,35 @@ def parser() -> Parser:
         "--dry-run", action="store_true", help="write the run folder and print the torchrun line; start nothing"
     )
     train.add_argument("-m", "--multirun", action="store_true", help="a run for each point of a=1,2 b=x,y")
+    train.add_argument(
+        "--new", action="store_true", help="with -m: begin another, though one of this line is unfinished"
+    )
     train.add_argument("--cfg", choices=["job"], help="print the composed configuration; start nothing")
     train.add_argument("--inline", action="store_true", help="one rank in this process, for a debugger")
+
+    sweep = verb("sweep", "a run for each point of several values; a table and a page", composing, epilog=SWEEP_EPILOG)
+    sweep.add_argument("--run-dir", type=Path, metavar="DIR", help="the sweep's folder; default runs/<time>-sweep")
+    sweep.add_argument("--new", action="store_true", help="begin another, though a sweep of this line is unfinished")
+    sweep.add_argument("--retry-failed", action="store_true", help="also run again what has failed or was refused")
+    sweep.add_argument(
+        "--search", default="grid", choices=["grid", "random", "optuna"], help="every point (default), or some"
+    )
+    sweep.add_argument("--trials", type=count, metavar="N", help="points of --search random and optuna; default 20")
+    sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the search; default 0")
+    sweep.add_argument(
+        "--pruner",
+        default="median",
+        choices=["median", "asha", "none"],
+        help="ends bad points of --search optuna early",
+    )
+    sweep.add_argument(
+        "--metric", metavar="NAME", help="train_seconds, validation_loss ...; default the run's own, on validation"
+    )
+    sweep.add_argument("--mode", choices=["min", "max"], help="whether less or more of --metric is better")
+    sweep.add_argument(
+        "--parallel", type=parallel, default=1, metavar="N", help="points beside each other, or auto; default 1"
+    )
+    sweep.add_argument("--limit", type=positive, metavar="SECONDS", help="most that a point may take")
 
     check = verb("check", "validate only; starts nothing", composing)
     check.add_argument("--deep", action="store_true", help="also what only the model and the data can tell")
@@ -188,6 +240,12 @@ def parser() -> Parser:
     )
     export.add_argument("--which", default="latest", metavar="NAME", help="latest, best or step-00000100")
 
+    advise = verb("advise", "try the override that a run's end names: expected against measured", common, code)
+    advise.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    advise.add_argument(
+        "--budget", type=positive, default=5.0, metavar="MINUTES", help="no further round once it is spent; default 5"
+    )
+
     ledger = verb(
         "ledger",
         "what each technique buys, alone and together, against a noise floor",
@@ -222,9 +280,22 @@ def parser() -> Parser:
     tune.add_argument("--run-dir", type=Path, metavar="DIR", help="its folder; default runs/<time>-tune")
     tune.add_argument("--new", action="store_true", help="do not go on with an unfinished one")
 
-    report = verb("report", "one self-contained HTML page from one or several runs", common)
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
-    report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first run's folder")
+    report = verb("report", "one self-contained HTML page about runs, a ledger, a sweep, a tune", common)
+    report.add_argument("runs", nargs="+", type=Path, metavar="X", help="run folders, or the folder of one study")
+    report.add_argument("--markdown", action="store_true", help="print Markdown instead, for a pull request")
+    report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first folder")
+
+    bench = verb(
+        "bench", "is a run slower than it was? A gate for CI: exit 1 only beyond noise", composing, epilog=BENCH_EPILOG
+    )
+    bench.add_argument("--save", type=Path, metavar="FILE", help="measure, and write a baseline")
+    bench.add_argument("--against", type=Path, metavar="FILE", help="measure, and compare with a baseline")
+    bench.add_argument("--max-slowdown", type=share, default=0.05, metavar="SHARE", help="allowed; default 5%%")
+    bench.add_argument("--budget", type=positive, default=10.0, metavar="MINUTES", help="of rounds; default 10")
+    bench.add_argument("--error", type=share, default=0.001, help="how often a verdict may err; default 0.001")
+    bench.add_argument("--unequal", action="store_true", help="compare another machine or other work too, and say so")
+    bench.add_argument("--run-dir", type=Path, metavar="DIR", help="its folder; default runs/<time>-bench")
+    bench.add_argument("--new", action="store_true", help="do not go on with an unfinished one")
 
     runs = verb("runs", "list or clean the run folders below a folder", common)
     runs.add_argument("action", nargs="?", default="list", choices=["list", "clean"], help="default list")

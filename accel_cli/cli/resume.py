@@ -12,11 +12,9 @@ from typing import Any
 
 from accel_cli.cli.main import STARTED
 from accel_cli.cli.train import finish, say, shorter
-from accel_cli.config import rules
 from accel_cli.config import run as run_file
 from accel_cli.config.decide import decided_in, settled_before
-from accel_cli.config.machine import detect
-from accel_cli.config.plan import Plan, own_plugins, plan
+from accel_cli.config.plan import Plan, plan, reread
 from accel_cli.engine import attempts
 from accel_cli.engine.folder import in_use
 from accel_cli.errors import ConfigError, Problem
@@ -58,7 +56,13 @@ def resume(folder: Path, arguments: argparse.Namespace, front: Front | None) -> 
         if arguments.overrides:
             keep(folder, planned)
         outcome = launch(front, folder, planned, view(arguments.json), started=STARTED, resume=True)
-        return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
+        return finish(
+            folder,
+            outcome,
+            json_output=arguments.json,
+            traceback=arguments.traceback,
+            plugins=planned.plugins,
+        )
 
 
 def laid_out_anew(folder: Path, arguments: argparse.Namespace) -> Plan:
@@ -105,14 +109,6 @@ def run_folder(folder: Path) -> Path:
         why = "no such folder" if not folder.exists() else "holds no run.yaml"
         raise ConfigError(Problem(str(folder), why, "accel runs list shows the runs here"))
     return folder.resolve()
-
-
-def reread(folder: Path, plugins: list[str]) -> Plan:
-    """The run as its run.yaml says it, before this machine's rules."""
-    run = run_file.read(folder / "run.yaml")
-    granted = [*plugins, *own_plugins()]
-    warnings = rules.judge(rules.Facts(run, detect(), granted))
-    return Plan(run, None, [], warnings, granted)  # type: ignore[arg-type]
 
 
 def state(folder: Path) -> str:

@@ -21,7 +21,8 @@ EMPTY_HANDED = ("failed", "interrupted", "unfinished")
 """States that, without a checkpoint, leave nothing to go on from."""
 OWN_NAMES = frozenset({
     "run.yaml", "command.txt", "environment.json", "decisions.json", "metrics.jsonl", "summary.json", "report.html",
-    "checkpoints", "attempts", "ranks", "profile", "export", "tensorboard", ".lock", ".prepare",
+    "checkpoints", "attempts", "ranks", "profile", "export", "tensorboard", "mlflow", "mlflow-run.txt", "wandb",
+    ".lock", ".prepare",
 })  # fmt: skip
 """All that accel writes into a run folder. One that holds more is somebody's own folder, and is never deleted."""
 

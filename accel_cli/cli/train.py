@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from accel_cli.cli.main import STARTED
 from accel_cli.engine.folder import in_use
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.launch.front import Front, Outcome
-from accel_cli.launch.local import torchrun_line
 from accel_cli.launch.terminal import view
 
 
@@ -27,11 +27,11 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace, front: Front | None) -> int:
-    from accel_cli.cli import multirun, resume
+    from accel_cli.cli import resume
     from accel_cli.cli.check import base
     from accel_cli.cli.show import tree_text
     from accel_cli.config.plan import plan
-    from accel_cli.launch.begin import claim_folder, describe, launch, node
+    from accel_cli.launch.begin import claim_folder, describe, launch, line, node
 
     existing = arguments.run_dir / "run.yaml" if arguments.run_dir else None
     if existing is not None and existing.exists() and not arguments.cfg:
@@ -40,7 +40,9 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
         if arguments.multirun:
             raise holds_a_run(arguments.run_dir)
     if arguments.multirun:
-        return multirun.main(arguments)
+        from accel_cli.cli import sweep
+
+        return sweep.multirun(arguments)
     planned = plan(
         arguments.overrides, config_dirs=arguments.config_dir, plugins=arguments.plugin, base=base(arguments.run)
     )
@@ -57,7 +59,7 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
         if not arguments.json:
             say(planned)
         if arguments.dry_run:
-            print(torchrun_line(folder / "run.yaml", planned.run, planned.plugins))
+            print(line(folder, planned))
             return 0
         if arguments.inline:
             from accel_cli.worker import Request, work_alone
@@ -65,7 +67,13 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
             return work_alone(Request(folder=str(folder), plugins=planned.plugins, started=STARTED))
         assert front is not None
         outcome = launch(front, folder, planned, view(arguments.json), started=STARTED)
-        return finish(folder, outcome, json_output=arguments.json, traceback=arguments.traceback)
+        return finish(
+            folder,
+            outcome,
+            json_output=arguments.json,
+            traceback=arguments.traceback,
+            plugins=planned.plugins,
+        )
 
 
 def holds_a_run(folder: Path) -> ConfigError:
@@ -83,12 +91,15 @@ def say(planned: Any) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def finish(folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool = False) -> int:
+def finish(
+    folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool = False, plugins: Sequence[str] = ()
+) -> int:
     """Add the advice to the summary, show the end of the run, and return its exit code."""
     import yaml
 
     from accel_cli.analysis import exports
     from accel_cli.analysis.advice import advise
+    from accel_cli.analysis.allowed import allowed
     from accel_cli.analysis.summary_panel import panel, panel_text
     from accel_cli.config.machine import detect
     from accel_cli.engine import summary
@@ -105,7 +116,7 @@ def finish(folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool
         return outcome.exit_code
     found = json.loads(path.read_text())
     settings = yaml.safe_load((folder / "run.yaml").read_text())
-    found["advice"] = advise(found, settings, detect().to_dict())
+    found["advice"] = advise(found, settings, detect().to_dict(), allowed(folder, plugins))
     summary.write_json(path, found)
     shown, exported = shorter(folder), outcome.export
     reports = exported.results if exported is not None else []

@@ -15,7 +15,7 @@ from accel_cli.analysis.tune import OBJECTIVES, Request, Tune
 from accel_cli.cli.check import base
 from accel_cli.cli.train import shorter
 from accel_cli.cli.tune_table import headline, lines
-from accel_cli.config.compose import expand
+from accel_cli.config.compose import axis
 from accel_cli.config.names import Names
 from accel_cli.config.suggest import did_you_mean, nearest
 from accel_cli.errors import INTERRUPTED, ConfigError, Problem
@@ -59,16 +59,16 @@ def read(arguments: argparse.Namespace) -> Request:
     axes: dict[str, list[str]] = {}
     words: list[str] = []
     problems: list[Problem] = []
-    tops = Names(arguments.config_dir).tops
+    names = Names(arguments.config_dir)
     for word in arguments.overrides:
         name = key_of(word)
         if name in OWN:
             own[name] = word
-        elif "." not in name and name not in tops and (near := nearest(name, OWN, 1)):
+        elif "." not in name and name not in names.tops and (near := nearest(name, OWN, 1)):
             value = word.partition("=")[2]
             problems.append(Problem(word, "no such word", did_you_mean([f"{near[0]}={value}"])))
         else:
-            values = [point for (point,) in expand([word], arguments.config_dir)]
+            values = _values(word, names)
             words.append(values[0])
             if len(values) > 1:
                 axes[name] = values
@@ -92,6 +92,16 @@ def read(arguments: argparse.Namespace) -> Request:
         fix = "add stopping=target stopping.target=0.97, or try objective=throughput"
         raise ConfigError(Problem("objective=time_to_target", f"stopping={stopping}: there is no target", fix))
     return request
+
+
+def _values(word: str, names: Names) -> list[str]:
+    """The word once for each of its values."""
+    found = axis(word, names)
+    if isinstance(found, str):
+        return [word]
+    if not found.values:
+        raise ConfigError(Problem(word, "is an interval: tune tries values", f"try {found.key}=0.1,0.2,0.3"))
+    return [f"{found.key}={value}" for value in found.values]
 
 
 class Quiet:

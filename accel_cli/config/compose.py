@@ -22,19 +22,20 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, QuotedString
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from accel_cli.config import tree
+from accel_cli.config.axes import Axis
 from accel_cli.config.layers import Layer, final_choices, flat, read_base, read_recipe, with_presets, without_replaced
 from accel_cli.config.names import Names
 from accel_cli.config.parts import SEVERAL
 from accel_cli.config.references import BROKEN, is_broken, resolved
 from accel_cli.config.request import Request, Word, take_apart
-from accel_cli.errors import ConfigError, Problem
+from accel_cli.errors import ConfigError, Problem, SecurityError
 
 LARGEST_SWEEP = 10_000
 LONGEST_WORD = 20_000
@@ -62,30 +63,57 @@ class Composed:
         return {**found, **self.request.spelling}
 
 
-def expand(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[list[str]]:
-    """Every point of a sweep in Hydra's grammar (``a=1,2``, ``range``, ``choice``, ``glob``), in order."""
+def axes(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> list[str | Axis]:
+    """The words of a sweep in Hydra's grammar, in order: an Axis for ``a=1,2``, ``range``, ``choice``, ``glob`` and
+    ``interval``, with ``tag(log, ...)``; the others as they are.
+
+    Raises ConfigError for a word that is wrong whatever the point: its key, its grammar, or that it has no values.
+    """
     names = Names(config_dirs)
-    axes: list[list[str]] = []
-    for text in overrides:
-        override = _override(text)
-        if not override.is_sweep_override():
-            axes.append([text])
-            continue
-        key = override.get_key_element().lstrip("+")
-        if isinstance(glob := override.value(), Glob) and key in names.options:
-            axes.append([f"{key}={value}" for value in glob.filter(list(names.options[key]))])
-        elif not isinstance(glob, Glob) and (
-            override.is_discrete_sweep() or override.is_range_sweep() or override.is_choice_sweep()
-        ):
-            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            raise ConfigError(Problem(text, "has no points to try one by one", f"try {key}=0.1,0.2,0.3"))
-    count = 1
-    for axis in axes:
-        count *= len(axis)
-    if count == 0 or count > LARGEST_SWEEP:
-        raise ConfigError(Problem("sweep", f"{count:,} points", f"leave between 1 and {LARGEST_SWEEP:,}"))
-    return [list(point) for point in itertools.product(*axes)]
+    parts = [axis(text, names) for text in overrides]
+    found = [part for part in parts if isinstance(part, Axis)]
+    if not found:
+        why = "no word has several values: there is nothing to sweep"
+        raise ConfigError(Problem(" ".join(overrides) or "sweep", why, "try optimizer.learning_rate=0.1,0.01"))
+    request = parse([part for part in parts if isinstance(part, str)], names)
+    keys = [axis.key for axis in found]
+    for axis in found:
+        text = f"{axis.key}={axis.typed}"
+        if keys.count(axis.key) > 1 or axis.key in {**request.choices, **request.values, **request.deleted}:
+            request.refuse(Problem(text, f"{axis.key} is given twice", "keep one of them"))
+        elif axis.key not in (*names.options, "recipe"):
+            request.values[axis.key] = text
+    for key, text in request.values.items():
+        if problem := names.key_problem(key, text) or names.absent(key, text):
+            request.refuse(problem)
+    if request.problems:
+        raise (SecurityError if request.forbidden else ConfigError)(request.problems)
+    return parts
+
+
+def axis(text: str, names: Names) -> str | Axis:
+    """One word: an Axis where it has several values. Raises ConfigError for one that has none to try one by one."""
+    override = _override(text)
+    if not override.is_sweep_override():
+        return text
+    key, typed, value = override.key_or_group, text.partition("=")[2], override.value()
+    if unknown := sorted(getattr(value, "tags", set()) - ({"log"} if isinstance(value, IntervalSweep) else set())):
+        raise ConfigError(Problem(text, f"the tag {unknown[0]} has no meaning here", "log has, on an interval"))
+    if isinstance(value, IntervalSweep):
+        low, high = value.start, value.end
+        assert low is not None
+        assert high is not None
+        if not low < high or ("log" in value.tags and low <= 0):
+            why = "a logarithm begins above 0" if low < high else "an interval ends above its beginning"
+            raise ConfigError(Problem(text, why, f"try {key}=tag(log, interval(0.001,0.1))"))
+        return Axis(key, typed, (), low, high, "log" in value.tags)
+    if isinstance(value, Glob):
+        values = value.filter(list(names.options.get(key, ())))
+    else:
+        values = list(itertools.islice(_points(override), LARGEST_SWEEP + 1))
+    if not 0 < len(values) <= LARGEST_SWEEP:
+        raise ConfigError(Problem(text, "has no values to try one by one", f"try {key}=0.1,0.2,0.3"))
+    return Axis(key, typed, tuple(values))
 
 
 def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = (), base: Path | None = None) -> Composed:
@@ -147,7 +175,7 @@ def _word(text: str) -> Word | ConfigError:
     if is_broken(value):
         return ConfigError(Problem(text, *BROKEN))
     key = override.key_or_group.lstrip("/").replace("/", ".")
-    sweep = tuple(_points(override)) if override.is_sweep_override() else None
+    sweep = tuple(itertools.islice(_points(override), 3)) if override.is_sweep_override() else None
     return Word(text, key, text.partition("=")[2], value, override.package, override.is_delete(), sweep)
 
 
@@ -167,7 +195,7 @@ def _plain(value: Any) -> Any:
 
 def _points(override: Override) -> Iterator[str]:
     try:
-        yield from itertools.islice(override.sweep_string_iterator(), 3)
+        yield from override.sweep_string_iterator()
     except (HydraException, NotImplementedError, AttributeError, TypeError, ValueError):
         return
 

@@ -34,7 +34,7 @@ LAUNCH_RULES: tuple[Rule, ...] = (
     Rule(
         "nodes-meet-somewhere", "refuse", "several nodes meet at launch.rendezvous",
         lambda f: f"launch.nodes={f.run.launch.nodes}",
-        lambda f: f.run.launch.most_nodes > 1 and f.run.launch.rendezvous is None,
+        lambda f: f.run.launch.option == "local" and f.run.launch.most_nodes > 1 and f.run.launch.rendezvous is None,
         "the nodes need an address to meet at: the first node's, the same word on each",
         lambda f: f"add launch.rendezvous={_own_address()}:29500 if this is the first node",
     ),
@@ -62,7 +62,8 @@ LAUNCH_RULES: tuple[Rule, ...] = (
     Rule(
         "interface-exists", "refuse", "launch.interface is an interface of this machine",
         lambda f: f"launch.interface={f.run.launch.interface}",
-        lambda f: f.run.launch.interface not in ("auto", *network.interfaces()),
+        lambda f: f.run.launch.option == "local"
+        and f.run.launch.interface not in ("auto", *network.interfaces()),
         lambda f: f"no such interface on this machine, which has {', '.join(network.interfaces())}",
         "try launch.interface=auto",
     ),

@@ -75,6 +75,11 @@ class Names:
             return self.unknown_key(key, text)
         return None
 
+    def absent(self, key: str, text: str) -> Problem | None:
+        """A key that no option has, where that does not depend on the names of the user's own options."""
+        known = key in self.keys or any(key.startswith(f"{holder}.") for holder in self.holders)
+        return None if known or key.partition(".")[0] in SEVERAL else self.unknown_key(key, text)
+
     def unknown(self, group: str, name: str, candidates: Iterable[str], text: str, key: str = "") -> Problem:
         """An option that its group does not have; ``key`` is what stands before the = of a suggestion."""
         candidates = list(candidates)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from accel_cli.config import compose, machine, rules, tree
+from accel_cli.config import compose, rules, tree
 from accel_cli.config import run as run_file
 from accel_cli.config.compose import Composed
 from accel_cli.config.decide import FOLLOWS, Decision, decide, decided_in, settled_before
+from accel_cli.config.machine import detect
+from accel_cli.config.partition import machine_of
 from accel_cli.config.run import Run
 from accel_cli.errors import ConfigError, Problem, SecurityError
 
@@ -44,8 +46,9 @@ def plan(
     if checked.run is None:
         raise ConfigError(problems)
     earlier = decided_in(base.parent) if base is not None else {}
-    run, decisions = decide(settled_before(checked.run, earlier), machine.detect())
-    facts = rules.Facts(run, machine.detect(), granted)
+    machine = machine_of(checked.run, detect())
+    run, decisions = decide(settled_before(checked.run, earlier), machine)
+    facts = rules.Facts(run, machine, granted)
     spoiled |= {derived for key in spoiled for derived in FOLLOWS.get(key.partition(".")[0], ())}
     forbidden = list(rules.ungranted(facts, spoiled))
     problems += [*forbidden, *rules.refusals(facts, spoiled)]
@@ -54,6 +57,14 @@ def plan(
     if problems:
         raise ConfigError(problems)
     return Plan(run, composed, decisions, rules.warnings(facts), granted)
+
+
+def reread(folder: Path, plugins: Sequence[str]) -> Plan:
+    """The run of a folder as its run.yaml says it, before this machine's rules."""
+    run = run_file.read(folder / "run.yaml")
+    granted = [*plugins, *own_plugins()]
+    warnings = rules.judge(rules.Facts(run, machine_of(run, detect()), granted))
+    return Plan(run, None, [], warnings, granted)  # type: ignore[arg-type]
 
 
 def own_plugins() -> list[str]:

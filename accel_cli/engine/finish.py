@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from accel_cli.engine.bought import stored_bytes
+from accel_cli.engine.costs import costs
 from accel_cli.engine.evaluate import evaluate, evaluate_whole
 from accel_cli.engine.loop import Progress
 from accel_cli.engine.metrics import Metrics, finite
@@ -30,6 +31,7 @@ def summarize(
 
     ``finished`` is the model, where it is another than the trained one.
     """
+    spent = costs(t, metrics)
     test: dict[str, float] = {}
     if status != "interrupted":
         test = evaluate(t, "test") if finished is None else evaluate_whole(finished, t, "test")  # type: ignore[arg-type]
@@ -66,6 +68,7 @@ def summarize(
         step_milliseconds=median,
         utilisation=traffic.utilisation(median["median"] and median["median"] / 1e3),
         time_share=time_share(t, taken, traffic.exposed_seconds),
+        costs=spent,
         peak_memory_bytes={
             "device": max((d for d, _ in peaks if d is not None), default=None),
             "host": max(h for _, h in peaks),
@@ -86,6 +89,7 @@ def bytes_sent(t: Training, seen: int | None) -> int | None:
 
 def time_share(t: Training, steps: int, seen: float | None) -> dict[str, float]:
     """Shares of the time that the clock marked; communication that nothing hid is taken out of the phases it lay in."""
+    t.clock.lay_out()
     if t.strategy.replicas_differ:  # marks what it waits for by itself
         return t.clock.shares()
     exposed = steps * ((t.strategy.exposed_communication(t.model) or 0.0) + (seen or 0.0))

@@ -51,10 +51,14 @@ def train(
     batches = t.loader.batches(t.step, t.steps)
     t.train_mode()
     t.clock.mark("other")
+    t.loader.watch(t.clock.mark)
+    if t.hardware.asynchronous:
+        t.clock.watch(t.step, t.hardware.synchronize)
     while t.step < t.border:
         if stop.before(t.step):
             status = "completed" if stop.reason == TIME_BUDGET else "interrupted"
             break
+        t.clock.begin(t.step)
         micro_batches = next(batches)
         t.clock.mark("data")
         report = (traffic.step if t.step in traffic.steps else train_step)(t, micro_batches)

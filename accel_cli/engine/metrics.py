@@ -69,6 +69,10 @@ class Metrics:
         """What happened since the last step was no step: evaluation, checkpoint."""
         self._step_began = time.perf_counter()
 
+    def leave_out(self, seconds: float) -> None:
+        """So much of the step that goes on is no part of it."""
+        self._step_began += seconds
+
     def step(self, report: StepReport) -> None:
         """After every step; reads nothing but the clock unless a record is due."""
         self.flush()

@@ -16,7 +16,7 @@ from accel_cli.config.decide import Decision
 from accel_cli.config.parts import implementation
 from accel_cli.config.run import Run
 from accel_cli.data.base import Report, quiet
-from accel_cli.engine import attempts, checkpoint, checkpoint_replicas, handover, setup, summary
+from accel_cli.engine import attempts, checkpoint, checkpoint_replicas, handover, setup, summary, what_if
 from accel_cli.engine.borders import Start, unreached
 from accel_cli.engine.bought import Bought
 from accel_cli.engine.events import Events
@@ -86,9 +86,12 @@ class Phases:
         metrics = Metrics(training, folder, events, self._trackers())
         stop = Stop(world, seconds=run.train.seconds)
         stop.watch()
-        profile = Profile(folder, self.hardware.activities) if run.profile.enabled and world.is_first else None
+        profile = None
+        if run.profile.enabled and world.is_first:
+            profile = Profile(folder, self.hardware.activities, self.say, (training.clock, metrics))
         metrics.start(spent)
-        events.emit("start", step=training.step, steps=training.steps)
+        task = training.task
+        events.emit("start", step=training.step, steps=training.steps, metric=task.metric, mode=task.mode)
         try:
             while True:
                 if profile is not None:
@@ -125,6 +128,8 @@ class Phases:
                 border_seconds += time.perf_counter() - began
                 training.clock.last = time.perf_counter()
             result = summarize(training, metrics, progress, status, stop, traffic, finished)
+            if status != "interrupted" and finished is None:
+                result["what_if"] = what_if.look(training, result["costs"]["step"])
             if world.is_first:
                 result.update(
                     attempts=attempts.count(folder),

@@ -37,23 +37,29 @@ EMPTY: dict[str, Any] = {
     "step_milliseconds": {"median": None, "p95": None},
     "utilisation": None,
     "time_share": {},
+    "costs": {"step": None, "evaluation": None, "checkpoint": None, "evaluate_every": None, "checkpoint_every": None},
     "peak_memory_bytes": {"device": None, "host": None},
     "communication_bytes": None,
     "one_off_seconds": {"import": None, "prepare": None, "compile": None, "checkpoint_load": None, "compression": None},
     "model_bytes": None,
     "compression": [],
+    "what_if": [],
     "advice": [],
 }
 
 
 def step_milliseconds(seconds: list[float]) -> dict[str, float | None]:
-    """Median and 95th percentile of step times; the first steps, which warm up, are left out when there are enough."""
-    steady = seconds[len(seconds) // 10 :] if len(seconds) >= 10 else seconds
-    if not steady:
+    """Median and 95th percentile of the steady step times."""
+    if not seconds:
         return {"median": None, "p95": None}
-    ordered = sorted(steady)
+    ordered = sorted(steady(seconds))
     p95 = ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
     return {"median": round(statistics.median(ordered) * 1e3, 4), "p95": round(p95 * 1e3, 4)}
+
+
+def steady(seconds: list[float]) -> list[float]:
+    """Without the first steps, which warm up, where there are enough."""
+    return seconds[len(seconds) // 10 :] if len(seconds) >= 10 else seconds
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -67,6 +67,7 @@ def main() -> None:
                 os.close(descriptor)
                 continue
             die_with_parent()
+            os.environ.update(message.pop("environment"))
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the requests are the warm one's
             say(descriptor, "agent", pid=os.getpid())
         wanted = message["settings"]["hardware"]["allocator"]

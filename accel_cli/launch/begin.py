@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from accel_cli.config import run as run_file
+from accel_cli.config.parts import implementation
 from accel_cli.config.plan import Plan
 from accel_cli.engine import summary
 from accel_cli.engine.folder import claim, claim_exactly
 from accel_cli.launch.environment import environment
 from accel_cli.launch.front import Front, Outcome, View
 from accel_cli.launch.here import Here, here
+from accel_cli.launch.local import torchrun_line
+from accel_cli.launch.slurm_script import script
 
 _SECRET = re.compile(r"(?i)((?:token|secret|password|api_?key|credential)[\w.]*=)\S+")
 
 
 def node(run: Any) -> Here | None:
     """This machine among the nodes of a run; None for a run of one machine. Raises ConfigError."""
-    return here(run.launch.rendezvous, run.launch.interface) if run.launch.most_nodes > 1 else None
+    meets = run.launch.option == "local" and run.launch.most_nodes > 1
+    return here(run.launch.rendezvous, run.launch.interface) if meets else None
 
 
 def open_folder(planned: Plan, run_dir: Path | None, words: Sequence[str]) -> Path:
@@ -53,10 +57,24 @@ def describe(folder: Path, planned: Plan, words: Sequence[str]) -> None:
 
 
 def launch(front: Front, folder: Path, planned: Plan, view: View, *, started: float, resume: bool = False) -> Outcome:
-    """Train in ranks of the front's agent, then export where the run says so.
+    """Train where the run's launch option says, then export where the run says so.
 
     ``started`` is the Unix time that wall_seconds counts from.
     """
+    begins = implementation("launch", planned.run.launch)
+    outcome: Outcome = begins(front, folder, planned, view, started=started, resume=resume)
+    return outcome
+
+
+def line(folder: Path, planned: Plan) -> str:
+    """What --dry-run prints: the command, or the batch script, that does the same without accel's launcher."""
+    if planned.run.launch.option == "slurm":
+        return script(folder, planned.run, planned.plugins).rstrip("\n")
+    return torchrun_line(folder / "run.yaml", planned.run, planned.plugins)
+
+
+def local(front: Front, folder: Path, planned: Plan, view: View, *, started: float, resume: bool = False) -> Outcome:
+    """Train in ranks of the front's agent, on this machine or as one of several that are told to meet."""
     request = {
         "folder": str(folder),
         "mode": "train",

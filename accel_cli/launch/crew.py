@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
@@ -58,23 +58,26 @@ class Crew:
         started: float,
         resume: bool = False,
         seconds: float | None = None,
+        end: threading.Event | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Ended:
         """Train one run in its folder, and wait for it; thread-safe.
 
-        ``seconds`` is how long it may take: then it is asked to save and end, and killed if it does not.
+        ``seconds`` is how long it may take: then it is asked to save and end, and killed if it does not. Whoever sets
+        ``end`` has the same done at once. ``environment`` is the run's alone, such as the devices that it may see.
         """
-        with self.front() as front, _limited(front, seconds) as limit:
+        with self.front(environment) as front, _limited(front, seconds, end) as limit:
             outcome = launch(front, folder, planned, view or Quiet(), started=started, resume=resume)
         return Ended(outcome, in_time=not limit.is_set())
 
     @contextlib.contextmanager
-    def front(self) -> Iterator[Front]:
+    def front(self, environment: Mapping[str, str] | None = None) -> Iterator[Front]:
         """A front for one request, whatever that is."""
         with self._lock:
             if not self._warm.lives:
                 self._warm.close()
                 self._warm = Agent()
-            front = Front(Forked(self._warm))
+            front = Front(Forked(self._warm, environment))
             self._fronts.add(front)
         try:
             yield front
@@ -90,18 +93,22 @@ class Crew:
 
 
 @contextlib.contextmanager
-def _limited(front: Front, seconds: float | None) -> Iterator[threading.Event]:
-    """Ask the front's run to end after so many seconds, and end it soon after; the event is set where that was done."""
-    passed, done = threading.Event(), threading.Event()
+def _limited(front: Front, seconds: float | None, end: threading.Event | None) -> Iterator[threading.Event]:
+    """Ask the front's run to end after so many seconds, or as soon as ``end`` is set, and end it soon after.
+
+    The event that is yielded is set where the time was up.
+    """
+    passed, done, asked = threading.Event(), threading.Event(), end or threading.Event()
 
     def watch() -> None:
-        if not done.wait(seconds):
+        if not asked.wait(seconds):
             passed.set()
+        if not done.is_set():
             front.stop(signal.SIGTERM)
             if not done.wait(GRACE):
-                front.agent.kill()
+                front.kill()
 
-    if seconds is None:
+    if seconds is None and end is None:
         yield passed
         return
     thread = threading.Thread(target=watch, daemon=True)
@@ -110,4 +117,5 @@ def _limited(front: Front, seconds: float | None) -> Iterator[threading.Event]:
         yield passed
     finally:
         done.set()
+        asked.set()
         thread.join()

@@ -61,11 +61,25 @@ class Front:
         self._owns_signals = agent is None
         self.ranks: dict[int, int] = {}
         self.signals: list[int] = []
+        self.killed = False
         self.buffer = b""
 
     def close(self) -> None:
         """Nothing is left behind: the agent ends, and with it its ranks."""
         self.agent.close()
+
+    def kill(self) -> None:
+        """End what runs at once."""
+        self.killed = True
+        self.agent.kill()
+
+    @contextlib.contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """The run is another launcher's, which looks at ``signals`` and ``killed``: no agent is needed."""
+        self.ranks, self.signals = {}, []
+        self.agent.kill()
+        with self._signals():
+            yield
 
     def run(
         self,

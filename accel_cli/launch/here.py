@@ -1,11 +1,11 @@
 """Where this node stands among those of a run: the first, which all others find, or one that has to find it.
 
-python -m accel_cli.launch.here HOST:PORT        prints what torchrun has to be told on this node
+python -m accel_cli.launch.here HOST:PORT [--node N]      prints what torchrun has to be told on this node
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from dataclasses import dataclass
 
 from accel_cli.config import network
@@ -53,11 +53,19 @@ def here(rendezvous: str, interface: str = "auto") -> Here:
     return Here(first, address, address if first else found, port, known)
 
 
-def torchrun_words(rendezvous: str) -> str:
-    """torchrun's own guess, by host names, fails where a machine has several addresses."""
+def torchrun_words(rendezvous: str, node: int | None = None) -> str:
+    """torchrun's own guess, by host names, fails where a machine has several addresses.
+
+    ``node`` counts this node where a scheduler has numbered them: two may be one machine.
+    """
     place = here(rendezvous)
-    return f"--local-addr={place.address} --rdzv-conf=is_host={int(place.first)}"
+    first = place.first if node is None else node == 0
+    return f"--local-addr={place.address} --rdzv-conf=is_host={int(first)}"
 
 
 if __name__ == "__main__":
-    print(torchrun_words(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="python -m accel_cli.launch.here")
+    parser.add_argument("rendezvous", metavar="HOST:PORT")
+    parser.add_argument("--node", type=int, help="this node's number, where a scheduler has given it one")
+    arguments = parser.parse_args()
+    print(torchrun_words(arguments.rendezvous, arguments.node))

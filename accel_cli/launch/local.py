@@ -82,19 +82,22 @@ class Agent:
 
 
 class Forked:
-    """An agent for one run, forked from a warm one: any number of them work beside each other."""
+    """An agent for one run, forked from a warm one: any number of them work beside each other.
+
+    ``environment`` is set in it and its ranks over what the warm one was started with.
+    """
 
     PATIENCE = 30.0
     """Seconds that the warm one may still be importing torch when this one is to be killed."""
 
-    def __init__(self, warm: Agent) -> None:
-        self.warm = warm
+    def __init__(self, warm: Agent, environment: Mapping[str, str] | None = None) -> None:
+        self.warm, self.environment = warm, dict(environment or {})
         self.events, self._writing = os.pipe()
         self._pid: int | None = None
         self._sent = False
 
     def send(self, message: dict[str, Any]) -> None:
-        self.warm.fork(message, self._writing)
+        self.warm.fork({**message, "environment": self.environment}, self._writing)
         os.close(self._writing)
         self._sent = True
         self._pid = self._told()
@@ -147,15 +150,18 @@ def waiting(environment: Mapping[str, str]) -> dict[str, str]:
     return {"GOMP_SPINCOUNT": "20000"}
 
 
+def worker_words(run_yaml: Path, plugins: list[str]) -> list[str]:
+    """What torchrun is to run."""
+    return ["-m", "accel_cli.worker", str(run_yaml), *(word for plugin in plugins for word in ("--plugin", plugin))]
+
+
 def torchrun_line(run_yaml: Path, run: Any, plugins: list[str]) -> str:
     """The plain command that does the same on any cluster; on several nodes the same line is typed on each."""
     launch, settings = run.launch, preload.variables(run.hardware.allocator, {})
     line = ["torchrun", f"--nproc-per-node={launch.processes}", f"--max-restarts={launch.max_restarts}"]
-    worker = ["-m", "accel_cli.worker", str(run_yaml)]
-    for plugin in plugins:
-        worker += ["--plugin", plugin]
+    worker = worker_words(run_yaml, plugins)
     if launch.most_nodes == 1:
-        return _set(settings) + shlex.join([*line, "--standalone", *worker])
+        return set_words(settings) + shlex.join([*line, "--standalone", *worker])
     meeting = shlex.quote(launch.rendezvous)
     nodes = [f"--nnodes={launch.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={launch.rendezvous}"]
     settings["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
@@ -163,8 +169,9 @@ def torchrun_line(run_yaml: Path, run: Any, plugins: list[str]) -> str:
         settings |= {"GLOO_SOCKET_IFNAME": launch.interface, "NCCL_SOCKET_IFNAME": launch.interface}
     here = f"$({shlex.quote(sys.executable)} -m accel_cli.launch.here {meeting})"
     name = f"--rdzv-id={run_yaml.parent.name}"
-    return f"{_set(settings)}{shlex.join([*line, *nodes, name])} {here} {shlex.join(worker)}"
+    return f"{set_words(settings)}{shlex.join([*line, *nodes, name])} {here} {shlex.join(worker)}"
 
 
-def _set(variables: dict[str, str]) -> str:
+def set_words(variables: dict[str, str]) -> str:
+    """A shell's words that set variables for the command that follows."""
     return "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())

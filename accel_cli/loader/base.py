@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -78,6 +78,10 @@ class Loader:
                 continue
             parts = zip(epochs.chunk(micro_batches), indices.chunk(micro_batches), strict=True)
             yield [(reader(*keys(e, i)), e, i) for e, i in parts]
+
+    def watch(self, mark: Callable[[str], object]) -> None:
+        """Call ``mark`` with the name of what has just ended, data or copy, wherever the step waits for it."""
+        self.finish.mark = mark
 
     def close(self) -> None:
         """End what reads ahead. Safe to call again."""

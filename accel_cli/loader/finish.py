@@ -33,6 +33,8 @@ class Finish:
             description.target
         )
         self._mean, self._rate = self._buffers()
+        self.mark: Callable[[str], object] = str
+        """Called where a batch has been read, and where it is on a device that is not the host."""
 
     def __call__(self, batch: Any, epochs: Tensor, indices: Tensor, step: int = 0) -> Any:
         """``epochs`` and ``indices`` int64 [n] on the CPU name the samples: augmentation draws from them.
@@ -43,15 +45,23 @@ class Finish:
             if self.augment is not None:
                 why = f"changes (inputs, targets); the batches of this data are {type(batch).__name__}"
                 raise ConfigError(Problem("augment", why, "try augment=none"))
-            return map_tensors(self._move, batch)
+            return self._moved(batch)
         inputs, targets = batch[0], batch[1]
         if not self._is_host:
-            inputs, targets = self._move(inputs), map_tensors(self._move, targets)
+            inputs, targets = self._moved((inputs, targets))
         if self._targets is not None and isinstance(targets, Tensor):
             targets = self._targets(targets)
         if self.augment is not None:
             return self.augment(inputs, targets, epochs, indices, step, self._inputs)
         return self._inputs(inputs) if self._inputs is not None else inputs, targets
+
+    def _moved(self, batch: Any) -> Any:
+        if self._is_host:
+            return map_tensors(self._move, batch)
+        self.mark("data")
+        moved = map_tensors(self._move, batch)
+        self.mark("copy")
+        return moved
 
     def _move(self, tensor: Tensor) -> Tensor:
         if self._is_cuda:

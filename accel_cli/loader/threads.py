@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
@@ -65,6 +65,9 @@ class Threads(Loader):
         finally:
             for future in ahead:
                 future.cancel()
+
+    def watch(self, mark: Callable[[str], object]) -> None:
+        """Batches are moved beside the step: what it waits for is data."""
 
     def close(self) -> None:
         """End the threads. One that hangs in the data set's own code ends with the process."""

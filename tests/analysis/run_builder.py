@@ -54,8 +54,8 @@ def summary(**changes: Any) -> dict[str, Any]:
         "loss": 0.0123, "attempts": 1, "lost_steps": 0, "train_seconds": 10.0, "wall_seconds": 14.2,
         "first_step_seconds": 2.9, "time_to_target_seconds": None, "samples_per_second": 6400.0,
         "step_milliseconds": {"median": 9.8, "p95": 12.1}, "utilisation": None,
-        "time_share": {"data": 0.08, "forward": 0.28, "backward": 0.41, "optimizer": 0.11, "communication": 0.0,
-                       "evaluation": 0.06, "checkpoint": 0.02, "other": 0.04},
+        "time_share": {"data": 0.08, "copy": 0.0, "forward": 0.28, "backward": 0.41, "optimizer": 0.11,
+                       "communication": 0.0, "evaluation": 0.06, "checkpoint": 0.02, "other": 0.04},
         "peak_memory_bytes": {"device": None, "host": 812_000_000}, "communication_bytes": 0,
         "one_off_seconds": {
             "import": 2.4, "prepare": 0.1, "compile": 0.0, "checkpoint_load": None, "compression": None,

@@ -8,7 +8,8 @@ import pytest
 from doors import refused, through
 
 from accel_cli.config import tree
-from accel_cli.config.compose import expand
+from accel_cli.config.axes import grid, words
+from accel_cli.config.compose import axes
 from accel_cli.config.parts import GROUPS
 from accel_cli.config.run import Run
 
@@ -137,9 +138,10 @@ def test_the_users_own_option_starts_from_one_of_ours(tmp_path: Path) -> None:
 
 def test_a_sweep_needs_its_flag_and_is_expanded() -> None:
     assert refused("train.seed=1,2")[0].fix == "add -m, or try train.seed=1"
-    assert expand(["train.seed=1,2", "optimizer=sgd,adam", "train.epochs=1"]) == [
+    parts = axes(["train.seed=1,2", "+optimizer=sgd,adam", "train.epochs=1"])
+    assert [words(parts, point) for point in grid(parts)] == [
         [seed, optimizer, "train.epochs=1"]
         for seed in ("train.seed=1", "train.seed=2")
         for optimizer in ("optimizer=sgd", "optimizer=adam")
     ]
-    assert len(expand(["train.seed=range(1,5)", "optimizer=glob(adam*)"])) == 4 * 4
+    assert len(list(grid(axes(["train.seed=range(1,5)", "optimizer=glob(adam*)"])))) == 4 * 4

@@ -15,7 +15,8 @@ from accel_cli.engine.summary import EMPTY, step_milliseconds, world_size
 DESIGN = """
     status exit_code error steps epochs samples global_batch world_size device strategy precision parameters
     parameters_trained metric loss attempts lost_steps train_seconds wall_seconds first_step_seconds
-    time_to_target_seconds samples_per_second step_milliseconds utilisation time_share peak_memory_bytes
+    time_to_target_seconds samples_per_second step_milliseconds utilisation time_share costs what_if
+    peak_memory_bytes
     communication_bytes one_off_seconds model_bytes compression advice
 """
 KEYS = set(DESIGN.split())
@@ -24,7 +25,7 @@ RUN = ["data=digits", "model=mlp", "model.widths=[32]", "train.epochs=null", "tr
 
 def assert_whole(summary: dict[str, Any]) -> None:
     assert set(summary) == KEYS
-    for key in ("metric", "step_milliseconds", "peak_memory_bytes", "one_off_seconds"):
+    for key in ("metric", "step_milliseconds", "costs", "peak_memory_bytes", "one_off_seconds"):
         assert set(summary[key]) == set(EMPTY[key])
 
 

@@ -67,7 +67,9 @@ class Checkpoint(Section):
 class Profile(Section):
     """Where the time of a step goes, in detail."""
 
-    enabled: bool = Field(description="write a trace of a few steps into the run folder's profile/")
+    enabled: bool = Field(
+        description="write a trace of a few steps, and a flame graph where a tool for it is installed, into profile/"
+    )
 
 
 SECTIONS: dict[str, type[Section]] = {
