@@ -143,7 +143,7 @@ class Confirmation:
                 reached, before = (sum(run.seconds_to_target is not None for run in r) for r in (finalist.runs, base))
                 finalist.cause = f"reaches the target {reached} times, the baseline {before}, of {len(base)}"
                 continue
-            finalist.ratio_to_target = Interval(*(math.exp(min(700.0, value)) for value in mean(logs)))
+            finalist.ratio_to_target = Interval(*(math.exp(value) if value < 700 else math.inf for value in mean(logs)))
             if finalist.ratio_to_target.value >= 1:
                 finalist.cause = "reaches the target no sooner than the baseline"
         able = [finalist for finalist in ran if not finalist.cause and finalist.ratio_to_target is not None]

@@ -14,8 +14,10 @@ from accel_cli.analysis.techniques import BASELINE
 from accel_cli.config.plan import Plan
 from accel_cli.errors import ConfigError
 
-RUNGS = ((1, 1.25), (3, 1.08), (6, 1.03))
+RUNGS = ((1, 1.25), (3, 1.08), (5, 1.03))
 """Rounds that an arm has had, and from which ratio on it is dropped then; of a lever's values half go each time."""
+CLEAR = 0.9
+"""Below this ratio, and without a rival of its lever, a setting is in the set: more rounds would tell nothing new."""
 FIRST, MORE = 2, 5
 """Rounds of a neighbourhood: of all, and of those that are as good as the middle by then."""
 NEAR = 1.05
@@ -84,9 +86,10 @@ class Search:
             else:
                 alive.append(candidate)
         for rung, (count, limit) in enumerate(RUNGS):
-            if not alive or (rung and self.enough()):
+            unclear = [c for c in alive if rung == 0 or self._is_unclear(c, alive)]
+            if not unclear or (rung and self.enough()):
                 break
-            self.measured.rounds(arms, "alone", count, [c.name for c in alive], self.enough)
+            self.measured.rounds(arms, "alone", count, [c.name for c in unclear], self.enough)
             alive = self._kept([c for c in alive if not self._failed(c)], limit)
         return dict(sorted(((c, self.scale.of("alone", c.name)) for c in alive), key=lambda pair: pair[1]))
 
@@ -117,6 +120,10 @@ class Search:
             else:
                 kept.append(candidate)
         return kept
+
+    def _is_unclear(self, candidate: Candidate, alive: Sequence[Candidate]) -> bool:
+        rivals = [c for c in alive if c.lever == candidate.lever and c is not candidate]
+        return bool(rivals) or self.scale.of("alone", candidate.name) > CLEAR
 
     def _failed(self, candidate: Candidate) -> bool:
         if cause := self.measured.looks[candidate.name].cause:
