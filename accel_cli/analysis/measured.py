@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from accel_cli.analysis.probes import AGAIN, Failed, Look, Stage
-from accel_cli.analysis.statistics import Interval, interval
+from accel_cli.analysis.statistics import ERROR, Interval, interval
 from accel_cli.analysis.study import Study
 from accel_cli.analysis.techniques import BASELINE
 from accel_cli.config.decide import decided_in, settled_before
@@ -78,13 +78,12 @@ class Measured:
                 found.append(both[arm] / both[against])
         return found
 
-    def ratio(self, stage: str, arm: str, against: str = BASELINE, error: float | None = None) -> Interval:
-        ratios = self.ratios(stage, arm, against)
-        return interval(ratios) if error is None else interval(ratios, error)
+    def ratio(self, stage: str, arm: str, against: str = BASELINE, error: float = ERROR) -> Interval:
+        return interval(self.ratios(stage, arm, against), error)
 
-    def floor(self, stage: str) -> Interval:
+    def floor(self, stage: str, error: float = ERROR) -> Interval:
         """The baseline against itself."""
-        return interval([taken[AGAIN] / taken[BASELINE] for taken in self.taken(stage)])
+        return interval([taken[AGAIN] / taken[BASELINE] for taken in self.taken(stage)], error)
 
     def step_seconds(self, stage: str, arm: str) -> float | None:
         found = [taken[arm] for taken in self.taken(stage) if arm in taken]

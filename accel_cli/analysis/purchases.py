@@ -53,7 +53,7 @@ def measure(
 
 
 def _verdict(measured: Measured, full: str, against: str) -> str:
-    return verdict(measured.ratio(STAGE, full, against, ERROR), measured.floor(STAGE))
+    return verdict(measured.ratio(STAGE, full, against, ERROR), measured.floor(STAGE, ERROR))
 
 
 def _row(measured: Measured, name: str, words: Sequence[str], full: str, against: str) -> dict[str, Any]:
