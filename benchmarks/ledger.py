@@ -25,6 +25,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
+from sklearn.datasets import load_digits
+
 ACCEL = [sys.executable, "-m", "accel_cli", "ledger"]
 SMALL = "data=custom data.factory=own:digits model=mlp hardware.threads=1 loader=workers loader.workers=0"
 THREE = {
@@ -43,15 +46,15 @@ SIX = [
 CODE = '''
 import time
 import torch
-from sklearn.datasets import load_digits
+import numpy
 
 class Digits(torch.utils.data.Dataset):
     """Handwritten digits, one at a time, as users' data sets read them."""
     classes = [str(number) for number in range(10)]
     def __init__(self, places):
-        found = load_digits()
-        self.images = (found.images[places] / 16).astype("float32")[:, None]
-        self.targets = found.target[places]
+        found = numpy.load("digits.npz")
+        self.images = (found["images"][places] / 16).astype("float32")[:, None]
+        self.targets = found["target"][places]
     def __len__(self):
         return len(self.targets)
     def __getitem__(self, index):
@@ -131,6 +134,8 @@ def ledger(
     """The content of ledger.json of one command."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "own.py").write_text(CODE)
+        found = load_digits()
+        numpy.savez(Path(folder) / "digits.npz", images=found.images, target=found.target)
         line = [*ACCEL, *techniques, *words, "--plugin", "own.py", "--error", str(arguments.error)]
         line += ["--budget", str(budget or arguments.budget)]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}

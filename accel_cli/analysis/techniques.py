@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from accel_cli.errors import ConfigError, Problem
 
 BASELINE = "baseline"
 ALONE, TOGETHER, LEFT_OUT = "alone", "together", "left_out"
+CLOSING = {"[": "]", "{": "}", "(": ")", "'": "'", '"': '"'}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def compare(
     found.words[BASELINE] = []
     found.arms[BASELINE] = found.plan(BASELINE)
     on_this_machine(found.arms[BASELINE].run)
-    names = {technique: _words(technique) for technique in techniques}
+    names = {technique: split(technique) for technique in techniques}
     problems = [] if names else [Problem("accel ledger", "names no technique", "try accel ledger precision=bf16")]
     for name, words in names.items():
         found.words[name] = words
@@ -159,14 +159,26 @@ def _clashes(names: dict[str, list[str]]) -> list[Problem]:
     return problems
 
 
-def _words(technique: str) -> list[str]:
-    """Overrides apart at spaces outside quotation marks, which belong to Hydra's grammar."""
-    try:
-        words = shlex.split(technique, posix=False)
-    except ValueError as error:
-        raise ConfigError(Problem(technique, f"cannot be read: {error}", "close the quotation")) from None
-    if not words:
-        raise ConfigError(Problem("accel ledger", "an empty technique", "name one or more overrides"))
+def split(text: str) -> list[str]:
+    """Overrides apart at spaces outside quotation marks and brackets, which belong to Hydra's grammar.
+
+    Raises ConfigError where one is not closed, or where there is nothing.
+    """
+    words, word, closing = [], "", ""
+    for letter in text:
+        if closing and letter == closing[-1]:
+            closing = closing[:-1]
+        elif closing[-1:] not in ("'", '"') and letter in CLOSING:
+            closing += CLOSING[letter]
+        if letter.isspace() and not closing:
+            words.append(word)
+            word = ""
+        else:
+            word += letter
+    words = [each for each in [*words, word] if each]
+    if closing or not words:
+        why = f"{closing[-1]} is missing" if closing else "holds no override"
+        raise ConfigError(Problem(text or "an empty word", why, "write one or more overrides"))
     return words
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shlex
 import sys
 from typing import Any
 
@@ -14,7 +13,7 @@ from accel_cli.analysis.ledger_table import headline, lines, progress
 from accel_cli.analysis.probes import Interrupted
 from accel_cli.analysis.report import write_report
 from accel_cli.analysis.study import Study
-from accel_cli.analysis.techniques import Techniques, compare
+from accel_cli.analysis.techniques import Techniques, compare, split
 from accel_cli.cli.check import base
 from accel_cli.cli.train import shorter
 from accel_cli.errors import INTERRUPTED, ConfigError, Problem
@@ -26,7 +25,7 @@ def main(arguments: argparse.Namespace) -> int:
     target = _target(arguments.to_target)
     techniques = compare(
         arguments.techniques,
-        [word for words in arguments.base for word in shlex.split(words, posix=False)],
+        [word for words in arguments.base for word in split(words)],
         plugins=arguments.plugin,
         config_dirs=arguments.config_dir,
         run=base(arguments.run),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from accel_cli.analysis.techniques import BASELINE, Row, Techniques, compare, over
+from accel_cli.analysis.techniques import BASELINE, Row, Techniques, compare, over, split
 from accel_cli.errors import ConfigError
 
 THREE = ["metrics.every=7", "precision=bf16", "optimizer=sgd optimizer.learning_rate=0.1"]
@@ -62,7 +62,8 @@ def test_a_combination_that_cannot_be_is_a_row() -> None:
         (["optimizer=sgd", "optimizer=adam"], (), "would be lost"),
         (["train.global_batch=128"], (), "is other work than the baseline's: train.global_batch=128 for 64"),
         (["model=mlp"], (), "is other work"),
-        (["precision=bf16 'oops"], (), "close the quotation"),
+        (["precision=bf16 'oops"], (), "' is missing"),
+        (["  "], (), "holds no override"),
         (["precision=bf16"], ("modle=mlp",), "did you mean model=mlp"),
         (["precision=bf16"], ("launch.nodes=2", "launch.rendezvous=a:1", "+strategy=ddp"), "timed on this machine"),
     ],
@@ -82,3 +83,12 @@ def test_unequal_work_is_labelled_where_it_was_asked_for() -> None:
 def test_what_is_set_again_goes() -> None:
     base = ["loader=workers", "loader.workers=2", "train.epochs=3", "+strategy=ddp"]
     assert over(base, ["loader=memory", "train.epochs=5"]) == ["+strategy=ddp", "loader=memory", "train.epochs=5"]
+
+
+def test_words_are_split_outside_quotation_marks_and_brackets() -> None:
+    text = """model.args={delay: 0.1, name: 'a b'}  +strategy=ddp optimizer.groups=[{match: "x y"}]"""
+    assert split(text) == [
+        "model.args={delay: 0.1, name: 'a b'}",
+        "+strategy=ddp",
+        'optimizer.groups=[{match: "x y"}]',
+    ]
