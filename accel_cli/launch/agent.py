@@ -57,7 +57,7 @@ def main() -> None:
     import_seconds = round(time.time() - float(sys.argv[3]), 3)
     for line in chain(waiting, sys.stdin):
         message = json.loads(line)
-        if compiles(message):
+        if compiles(message) or (message.get("forks") and message["settings"]["optimizer"]["option"] == "custom"):
             importlib.import_module("torch._dynamo")  # 2 s, here once for all ranks
         forked = message.pop("forks", False)
         if forked:
