@@ -164,7 +164,7 @@ class Stage:
 
     def _period(self, name: str) -> int:
         """Steps after which an arm's work repeats: replicas that agree now and then do so once a turn, or often."""
-        return int(getattr(self.arms[self._first if name == AGAIN else name].run.strategy, "every", 1))
+        return int(getattr(self.arms[self._first if name == AGAIN else name].run.strategy, "steps", 1))
 
     def _set_up(self, stack: contextlib.ExitStack, places: list[str]) -> dict[str, Probe]:
         """In random order, as many at a time as there are cores: who comes first gets other pages."""
