@@ -124,9 +124,7 @@ class Stage:
         for group in self._groups([name for name in wanted if name != self._first]):
             taken = self._together([self._first, AGAIN, *group])
             scale = 1.0
-            if (
-                found and self._first in taken
-            ):  # another group's moment: its baseline tells how fast the machine was then
+            if found:  # another moment: its baseline tells how fast the machine was then
                 scale = math.sqrt(found[self._first] * found[AGAIN] / (taken[self._first] * taken[AGAIN]))
             found |= {name: seconds * scale for name, seconds in taken.items() if name not in found}
         return found
