@@ -21,25 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-NETS = """
-import time
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, classes=10, delay=0.01):
-        super().__init__()
-        self.layer, self.delay = nn.Linear(64, classes), delay
-
-    def forward(self, x):
-        if self.training:
-            time.sleep(self.delay)
-            if len(x) == 13:
-                raise ValueError("thirteen is no batch of mine")
-            if len(x) == 48:
-                torch.ones(1 << 30)
-        return self.layer(x.flatten(1))
-"""
+NETS = (Path(__file__).parent / "sweep_nets.py").read_text()
 BATCHES = [0, 8, 12, 13, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64, 68, 72, 76, 80, 84, 88, 92]
 ODD = {0: "refused", 13: "failed", 48: "out_of_memory"}
 STEPS = 60

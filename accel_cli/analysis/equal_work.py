@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from accel_cli.analysis.run_folder import flatten
 from accel_cli.config.run import Run
+from accel_cli.config.tree import flatten
 
 WORK = ("data", "model", "task", "train.global_batch", "train.epochs", "train.steps", "train.samples", "train.seconds")
 """What is learnt, by what, in which steps. Of the task only its option: smooth labels teach the same."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from accel_cli.analysis.reading import Reading, Record, read_decisions, read_lines, read_object, read_text
 from accel_cli.analysis.wording import TIME_PARTS, as_number, is_finite
-from accel_cli.config.tree import read_yaml
+from accel_cli.config.tree import flatten, read_yaml
 from accel_cli.errors import ConfigError
 
 SUMMARY_KEYS = (
@@ -157,16 +155,6 @@ class RunFolder:
     @cached_property
     def _command(self) -> Reading[str]:
         return read_text(self.path / "command.txt")
-
-
-def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Leaves of a tree of settings as (dotted key, value as it is written in YAML)."""
-    if isinstance(tree, dict) and tree:
-        for key, value in tree.items():
-            inner = prefix if key == "option" and prefix else f"{prefix}.{key}".lstrip(".")
-            yield from flatten(value, inner)
-    else:
-        yield prefix, tree if isinstance(tree, str) else json.dumps(tree, default=str)
 
 
 def _summary_of(records: list[Record]) -> Record:

@@ -14,8 +14,9 @@ from accel_cli.analysis.comparison import differing_settings, what_differs
 from accel_cli.analysis.compression import HEADER, bought
 from accel_cli.analysis.curves import figures
 from accel_cli.analysis.markup import Child, Html, element, join, table
-from accel_cli.analysis.run_folder import RunFolder, flatten
+from accel_cli.analysis.run_folder import RunFolder
 from accel_cli.analysis.wording import NOTHING, is_finite, share
+from accel_cli.config.tree import flatten
 
 Runs = Sequence[RunFolder]
 Names = Sequence[str]

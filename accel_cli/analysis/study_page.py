@@ -10,8 +10,8 @@ from accel_cli.analysis.comparison import differing_settings
 from accel_cli.analysis.findings import Findings, Part, Table, plain
 from accel_cli.analysis.markup import Html, element, join
 from accel_cli.analysis.result import Result
-from accel_cli.analysis.run_folder import flatten
 from accel_cli.analysis.sections import section
+from accel_cli.config.tree import flatten
 
 PAGES: dict[str, ModuleType] = {"ledger": ledger_page, "sweep": sweep_page, "tune": tune_page, "bench": bench_page}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,13 @@ def _first_line(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     return f"{problem} in line {mark.line + 1}" if mark else str(problem)
+
+
+def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Leaves of a tree of settings as (dotted key, value as it is written in YAML)."""
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            inner = prefix if key == "option" and prefix else f"{prefix}.{key}".lstrip(".")
+            yield from flatten(value, inner)
+    else:
+        yield prefix, tree if isinstance(tree, str) else json.dumps(tree, default=str)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from accel_cli.config.tree import read_yaml
+from accel_cli.config.tree import flatten, read_yaml
 
 AXES = {"kind", "step", "epoch", "samples", "seconds"}
 """Keys that say where a record stands rather than what was measured."""
@@ -42,7 +42,7 @@ def settings(folder: Path) -> dict[str, str]:
     Raises ConfigError or OSError where it cannot be read; empty where there is none.
     """
     path = folder / "run.yaml"
-    return dict(_leaves(read_yaml(path), "")) if path.exists() else {}
+    return dict(flatten(read_yaml(path))) if path.exists() else {}
 
 
 def headline(folder: Path) -> dict[str, float]:
@@ -59,15 +59,6 @@ def headline(folder: Path) -> dict[str, float]:
         inner = said.get(key) or {}
         found |= {f"{key}_{name}": inner.get(name) for name in (inner if wanted is None else wanted)}
     return {f"summary/{key}": float(value) for key, value in found.items() if _finite(value)}
-
-
-def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, str]]:
-    if isinstance(tree, dict) and tree:
-        for key, value in tree.items():
-            inner = prefix if key == "option" and prefix else f"{prefix}.{key}".lstrip(".")
-            yield from _leaves(value, inner)
-    else:
-        yield prefix, tree if isinstance(tree, str) else json.dumps(tree, default=str)
 
 
 def _finite(value: Any) -> bool:

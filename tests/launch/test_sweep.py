@@ -11,25 +11,7 @@ from typing import Any
 import pytest
 from command import SIGNALS, accel, start, summary, wait_until_gone
 
-NETS = """
-import time
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, classes=10, delay=0.01):
-        super().__init__()
-        self.layer, self.delay = nn.Linear(64, classes), delay
-
-    def forward(self, x):
-        if self.training:
-            time.sleep(self.delay)
-            if len(x) == 13:
-                raise ValueError("thirteen")
-            if len(x) == 48:
-                torch.ones(1 << 30)
-        return self.layer(x.flatten(1))
-"""
+NETS = (Path(__file__).parents[2] / "benchmarks" / "sweep_nets.py").read_text()
 CUSTOM = ["model=custom", "model.factory=nets:Net", "--plugin", "nets.py", "hardware=cpu", "train.epochs=null"]
 FAST = ["model=mlp", "hardware=cpu", "train.epochs=1"]
 
