@@ -171,7 +171,7 @@ def train_here(
     """One rank's part of a run; its exit code."""
     if cache is not None:
         os.environ["XDG_CACHE_HOME"] = str(cache)
-    request = Request(folder=folder, resume=resume, plugins=list(plugins), started=time.time())
+    request = Request(folder=folder, resume=resume, plugins=list(plugins), started=time.time(), alone=True)
     code = work(request, None)
     if expect is not None:
         assert code == expect, f"exit code {code}"
