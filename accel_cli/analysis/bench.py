@@ -8,11 +8,12 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from accel_cli.analysis.equal_work import unequal
-from accel_cli.analysis.probes import AGAIN, Probe, Stage
+from accel_cli.analysis.probes import AGAIN, Probe, Stage, counted
 from accel_cli.analysis.statistics import CANNOT_TELL, Interval, interval, log_fortune
 from accel_cli.analysis.study import Study
 from accel_cli.config import run as run_file
@@ -38,16 +39,18 @@ class Reference(Probe):
 
     mode = "reference"
     units = 1
-    taken: dict[str, float]
-    counted = 0
 
     def turn(self, steps: int, place: float) -> float:
         count = steps * self.units
         seconds = super().turn(count, place)
-        parts = self.answered["parts"]
-        self.taken = {name: value + (self.taken[name] if self.counted else 0.0) for name, value in parts.items()}
-        self.counted += count
+        for name, taken in self.answered["parts"].items():
+            self.turns.setdefault(name, []).append(taken / count)
         return seconds
+
+    @cached_property
+    def turns(self) -> dict[str, list[float]]:
+        """Part -> seconds of a unit, by turn."""
+        return {}
 
 
 class Beside(Stage):
@@ -70,8 +73,8 @@ class Beside(Stage):
             reference.units = max(1, round(usual / unit))
         try:
             yield reference
-            if reference.counted:
-                self.parts = {part: seconds / reference.counted for part, seconds in reference.taken.items()}
+            if reference.turns:
+                self.parts = {part: counted(turns) for part, turns in reference.turns.items()}
         finally:
             reference.close()
 

@@ -158,7 +158,7 @@ class Stage:
                     except Failed as error:
                         self._drop(name, error)
                         del taken[name]
-            return {name: sorted(seconds)[COUNTED] / steps for name, seconds in taken.items()}
+            return {name: counted(seconds) / steps for name, seconds in taken.items()}
 
     def _period(self, name: str) -> int:
         """Steps after which an arm's work repeats: replicas that agree now and then do so once a turn, or often."""
@@ -299,6 +299,11 @@ class Probe:
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process, number)
+
+
+def counted(turns: Sequence[float]) -> float:
+    """What the turns of a round say of an arm."""
+    return sorted(turns)[COUNTED]
 
 
 def _memory(look: Look) -> int:

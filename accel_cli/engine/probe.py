@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,38 @@ class Link:
         return json.loads(line) if line else None
 
 
+class Seat:
+    """A rank's place on a stage: it tells of itself, and takes a turn for each order until nobody orders any more."""
+
+    def __init__(self, world: World, link: Path) -> None:
+        os.setpgid(0, 0)  # one signal freezes this rank with all that it has started, while others are on stage
+        self._world = world
+        self._link = Link(link) if world.is_first else None
+
+    def ready(self, hardware: Any, **facts: Any) -> None:
+        """A collective: the facts, the processes of all ranks, and the most memory that one of them has taken."""
+        told = self._world.gather((hardware.peak_memory(), hardware.peak_host_memory(), os.getpid()))
+        devices = [device for device, _, _ in told if device is not None]
+        peaks = {"device": max(devices, default=None), "host": max(host for _, host, _ in told)}
+        self._answer({**facts, "processes": [process for _, _, process in told], "peak_memory_bytes": peaks})
+
+    def obey(self, turn: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """A collective: ``turn`` is called with every order, on all ranks; the first one's answer is told."""
+        while (order := self._world.gather(self._link.order() if self._link is not None else None)[0]) is not None:
+            self._answer(turn(order))
+
+    def _answer(self, facts: dict[str, Any]) -> None:
+        if self._link is not None:
+            self._link.answer(facts)
+
+
 def serve(run: Run, hardware: Any, world: World, link: Path, prepare_seconds: float) -> None:
     """Set up, take the first steps, then a turn for each order; a collective. Returns when nobody orders any more.
 
     An order {"steps", "uncounted", "place"} is answered with the {"seconds"} of its counted steps. ``place`` is
     the share of the run that is done: where sizes grow it matters.
     """
-    os.setpgid(0, 0)  # one signal freezes this rank with all that it has started, while others are on stage
-    began = time.perf_counter()
-    told = Link(link) if world.is_first else None
+    seat, began = Seat(world, link), time.perf_counter()
     with Trial(run, hardware, world) as trial:
         t = trial.training
         setup_seconds, first = time.perf_counter() - began, _timed(trial, 1)
@@ -51,31 +75,26 @@ def serve(run: Run, hardware: Any, world: World, link: Path, prepare_seconds: fl
         for _ in traffic.steps:
             traffic.step(t, trial.batches())
         sent = bytes_sent(t, traffic.bytes)
-        peaks = world.gather((hardware.peak_memory(), hardware.peak_host_memory(), os.getpid()))
-        devices = [device for device, _, _ in peaks if device is not None]
-        facts = {
-            "processes": [process for _, _, process in peaks],
-            "setup_seconds": setup_seconds,
-            "prepare_seconds": prepare_seconds,
-            "first_seconds": first,
-            "step_seconds": warm,
-            "peak_memory_bytes": {"device": max(devices, default=None), "host": max(host for _, host, _ in peaks)},
-            "communication_bytes": None if sent is None else sent // max(t.step, 1),
-            "global_batch": t.work.global_batch,
-            "parameters": t.whole.parameters,
-        }
-        if told is not None:
-            told.answer(facts)
+        seat.ready(
+            hardware,
+            setup_seconds=setup_seconds,
+            prepare_seconds=prepare_seconds,
+            first_seconds=first,
+            step_seconds=warm,
+            communication_bytes=None if sent is None else sent // max(t.step, 1),
+            global_batch=t.work.global_batch,
+        )
         augment = augmentation(run, t.description)
         grows = augment is not None and augment.grows
-        while (order := world.gather(told.order() if told is not None else None)[0]) is not None:
+
+        def turn(order: dict[str, Any]) -> dict[str, Any]:
             if grows:
                 trial.go_to(round(order["place"] * t.steps))
             for _ in range(order["uncounted"]):
                 trial.step()
-            seconds = _timed(trial, order["steps"])
-            if told is not None:
-                told.answer({"seconds": seconds})
+            return {"seconds": _timed(trial, order["steps"])}
+
+        seat.obey(turn)
 
 
 def _timed(trial: Trial, steps: int) -> float:

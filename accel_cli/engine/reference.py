@@ -6,7 +6,6 @@ resource and timed apart: with other work beside it memory may slow down and ari
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 
-from accel_cli.engine.probe import Link
+from accel_cli.engine.probe import Seat
 from accel_cli.world import World
 
 SIZES = {"cpu": (256, 2 << 20)}
@@ -67,34 +66,20 @@ def _interpret() -> None:
 
 def serve(hardware: Any, world: World, link: Path) -> None:
     """Answer a stage as a probe does: for an order of so many steps, the seconds of as many units of each part."""
-    os.setpgid(0, 0)  # as a probe: one signal freezes it
-    began = time.perf_counter()
-    told = Link(link) if world.is_first else None
+    seat, began = Seat(world, link), time.perf_counter()
     reference = Reference(world.device)
+
+    def turn(order: dict[str, Any]) -> dict[str, Any]:
+        _timed(reference, hardware, world, order["uncounted"])
+        parts = _timed(reference, hardware, world, order["steps"])
+        return {"seconds": sum(parts.values()), "parts": parts}
+
     with torch.no_grad():
         for _ in range(WARM):
-            usual = _timed(reference, hardware, world, 1)
-        peaks = world.gather((hardware.peak_memory(), hardware.peak_host_memory(), os.getpid()))
-        devices = [device for device, _, _ in peaks if device is not None]
-        if told is not None:
-            told.answer(
-                {
-                    "processes": [process for _, _, process in peaks],
-                    "setup_seconds": time.perf_counter() - began,
-                    "prepare_seconds": 0.0,
-                    "first_seconds": sum(usual.values()),
-                    "step_seconds": sum(usual.values()),
-                    "peak_memory_bytes": {
-                        "device": max(devices, default=None),
-                        "host": max(host for _, host, _ in peaks),
-                    },
-                }
-            )
-        while (order := world.gather(told.order() if told is not None else None)[0]) is not None:
-            _timed(reference, hardware, world, order["uncounted"])
-            parts = _timed(reference, hardware, world, order["steps"])
-            if told is not None:
-                told.answer({"seconds": sum(parts.values()), "parts": parts})
+            usual = sum(_timed(reference, hardware, world, 1).values())
+        setup = time.perf_counter() - began
+        seat.ready(hardware, setup_seconds=setup, prepare_seconds=0.0, first_seconds=usual, step_seconds=usual)
+        seat.obey(turn)
 
 
 def _timed(reference: Reference, hardware: Any, world: World, units: int) -> dict[str, float]:
