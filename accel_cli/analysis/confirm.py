@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from accel_cli.analysis.full_runs import Full
-from accel_cli.analysis.metric_floor import BROKEN, CANNOT_TELL, KEPT, Floor, mean
-from accel_cli.analysis.statistics import MARGIN, Interval
+from accel_cli.analysis.metric_floor import BROKEN, CANNOT_TELL, KEPT, LEVEL, Floor
+from accel_cli.analysis.statistics import MARGIN, Interval, student
 from accel_cli.analysis.tune_search import Set
 
 
@@ -108,7 +108,7 @@ class Confirmation:
         name = self.floor.metric if self.floor else base[0].own_metric
         values, others = ([(run.metrics or {}).get(name, math.nan) for run in runs] for runs in (finalist.runs, base))
         if self.floor is None:
-            found, said = mean([a - b for a, b in zip(values, others, strict=True)]), KEPT
+            found, said = student([a - b for a, b in zip(values, others, strict=True)], LEVEL), KEPT
         else:
             found, said = self.floor.judge(values, others)
             if said == BROKEN or (said == CANNOT_TELL and self.floor.is_missed(found)):
@@ -143,7 +143,9 @@ class Confirmation:
                 reached, before = (sum(run.seconds_to_target is not None for run in r) for r in (finalist.runs, base))
                 finalist.cause = f"reaches the target {reached} times, the baseline {before}, of {len(base)}"
                 continue
-            finalist.ratio_to_target = Interval(*(math.exp(value) if value < 700 else math.inf for value in mean(logs)))
+            finalist.ratio_to_target = Interval(
+                *(math.exp(value) if value < 700 else math.inf for value in student(logs, LEVEL))
+            )
             if finalist.ratio_to_target.value >= 1:
                 finalist.cause = "reaches the target no sooner than the baseline"
         able = [finalist for finalist in ran if not finalist.cause and finalist.ratio_to_target is not None]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from accel_cli.analysis.ledger_row import break_even, facts, unmeasured
 from accel_cli.analysis.probes import AGAIN, Look, Stage
 from accel_cli.analysis.run_folder import RunFolder
 from accel_cli.analysis.statistics import CANNOT_TELL, Interval, interval, student, verdict
@@ -110,94 +111,55 @@ class Ledger:
                     row.update(_whole(runs[row["arm"]], runs[row["against"]], target), runs=folders[row["arm"]])
 
     def _new(self, row: Row) -> dict[str, Any]:
-        refused = self.techniques.refused.get(row.arm) or self.techniques.refused.get(row.against)
-        return {
-            "technique": row.technique,
-            "words": self.techniques.words.get(row.arm, []),
-            "form": row.form,
-            "arm": row.arm,
-            "against": row.against,
-            "status": "refused" if refused else "measured",
-            "cause": refused or "",
-            "ratio": None,
-            "verdict": CANNOT_TELL,
-            "settled": False,
-            "step_milliseconds": None,
-            "samples_per_second": None,
-            "peak_memory_bytes": None,
-            "communication_bytes": None,
-            "one_off_seconds": None,
-            "break_even_step": None,
-            "unequal": self.techniques.unequal.get(row.arm, []),
-            "metric": None,
-            "seconds_to_target": None,
-            "run_seconds": None,
-            "runs": [],
-        }
+        words, unequal = self.techniques.words.get(row.arm, []), self.techniques.unequal.get(row.arm, [])
+        new = unmeasured(row.technique, words, row.form, row.against)
+        new |= {"arm": row.arm, "settled": False, "unequal": unequal}
+        if refused := self.techniques.refused.get(row.arm) or self.techniques.refused.get(row.against):
+            new |= {"status": "refused", "cause": refused}
+        return new
 
     def _open(self) -> list[dict[str, Any]]:
         return [row for row in self.study.content["rows"] if row["status"] == "measured" and not row["settled"]]
 
     def _judge(self) -> None:
         """Bring the rows up to what the samples say. A verdict, once settled, stays: nobody looks any further."""
-        looks = self.stage.looks
-        floor = interval(self._ratios(AGAIN, None), self.error)
+        looks, samples = self.stage.looks, self.samples
+        both = zip(samples.get(BASELINE, []), samples.get(AGAIN, []), strict=True)
+        floor = interval([again / base for base, again in both], self.error)  # type: ignore[operator]
         with self.study.change() as content:
-            content["looks"] = {name: {"cause": look.cause, "facts": look.facts} for name, look in looks.items()}
-            content["samples"] = self.samples
+            content["looks"] = {name: vars(look) for name, look in looks.items()}
+            content["samples"] = samples
             content["floor"] = floor.to_dict()
-            content["baseline"].update(self._facts(BASELINE))
+            content["baseline"].update(facts(looks[BASELINE], self._step(BASELINE)))
             for row in self._open():
-                if cause := looks[row["arm"]].cause or looks[row["against"]].cause:
+                arm, against = row["arm"], row["against"]
+                if cause := looks[arm].cause or looks[against].cause:
                     row.update(status="failed", cause=cause)
                     continue
-                ratio = interval(self._ratios(row["arm"], row["against"]), self.error)
+                step, other = self._step(arm), self._step(against)
+                ratio = interval(self._ratios(arm, against), self.error)
                 said = verdict(ratio, floor, self.margin)
                 row.update(
-                    self._facts(row["arm"]), ratio=ratio.to_dict(), verdict=said, settled=said != CANNOT_TELL,
-                    break_even_step=self._break_even(row),
+                    facts(looks[arm], step), ratio=ratio.to_dict(), verdict=said, settled=said != CANNOT_TELL,
+                    break_even_step=break_even(looks[arm], step, looks[against], other),
                 )  # fmt: skip
 
-    def _ratios(self, arm: str, against: str | None) -> list[float]:
-        """Of times per sample, round by round. The baseline counts by the mean of its two places in a round."""
-        per_sample = {name: [] if values is None else values for name, values in self.samples.items()}
-        rounds = len(per_sample.get(BASELINE, []))
-        found = []
-        for number in range(rounds):
-            base, again = per_sample[BASELINE][number], per_sample[AGAIN][number]
-            if arm == AGAIN:
-                found.append(again / base)  # type: ignore[operator]
-                continue
-            own = per_sample[arm][number]
-            other = math.sqrt(base * again) if against == BASELINE else per_sample[str(against)][number]  # type: ignore[operator]
-            if own is not None and other is not None:
-                found.append(own / self._batch(arm) / (other / self._batch(str(against))))
-        return found
+    def _ratios(self, arm: str, against: str) -> list[float]:
+        """Of times per sample, of each round that has both."""
+        rounds = range(len(self.samples.get(BASELINE, [])))
+        pairs = ((self._per_sample(arm, number), self._per_sample(against, number)) for number in rounds)
+        return [own / other for own, other in pairs if own is not None and other is not None]
 
-    def _batch(self, arm: str) -> int:
-        return int(self.stage.looks[arm].facts["global_batch"])
+    def _per_sample(self, arm: str, number: int) -> float | None:
+        """Seconds in one round; of the baseline, the mean of its two places."""
+        seconds = self.samples[arm][number]
+        if arm == BASELINE:
+            seconds = math.sqrt(seconds * self.samples[AGAIN][number])  # type: ignore[operator]
+        return None if seconds is None else seconds / int(self.stage.looks[arm].facts["global_batch"])
 
-    def _facts(self, arm: str) -> dict[str, Any]:
-        look = self.stage.looks[arm]
-        seconds = [value for value in self.samples.get(arm, []) if value is not None]
-        step = statistics.median(seconds) if seconds else None
-        return {
-            "step_milliseconds": None if step is None else round(1e3 * step, 4),
-            "samples_per_second": None if step is None else round(self._batch(arm) / step, 2),
-            "global_batch": self._batch(arm),
-            "peak_memory_bytes": look.facts["peak_memory_bytes"],
-            "communication_bytes": look.facts["communication_bytes"],
-            "one_off_seconds": look.one_off_seconds,
-        }
-
-    def _break_even(self, row: dict[str, Any]) -> int | None:
-        """After how many steps what is paid once has come in again; None where it never does, or nothing is paid."""
-        mine, base = self._facts(row["arm"]), self._facts(row["against"])
-        if mine["step_milliseconds"] is None or base["step_milliseconds"] is None:
-            return None
-        paid = sum(mine["one_off_seconds"].values()) - sum(base["one_off_seconds"].values())
-        saved = (base["step_milliseconds"] - mine["step_milliseconds"]) / 1e3
-        return math.ceil(paid / saved) if paid > 0.1 and saved > 0 else None
+    def _step(self, arm: str) -> float | None:
+        """Seconds of a step, by all rounds."""
+        return statistics.median(found) if (found := [s for s in self.samples.get(arm, []) if s is not None]) else None
 
 
 def _whole(own: Sequence[RunFolder], other: Sequence[RunFolder], target: Target | None) -> dict[str, Any]:
@@ -214,7 +176,8 @@ def _whole(own: Sequence[RunFolder], other: Sequence[RunFolder], target: Target 
 def compare_metric(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The test metric of one setting's runs, from their summaries, and how it differs from the other's pair by pair."""
     values, others = ([run["metric"]["value"] for run in runs] for runs in (own, other))
-    difference = student([a - b for a, b in zip(values, others, strict=True) if a is not None and b is not None])
+    pairs = [a - b for a, b in zip(values, others, strict=True) if a is not None and b is not None]
+    difference = student(pairs) if len(pairs) > 1 else None
     return {
         "name": own[0]["metric"]["name"],
         "mode": own[0]["metric"]["mode"],
@@ -227,6 +190,6 @@ def compare_metric(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str
 def _compare(own: Sequence[float | None], other: Sequence[float | None]) -> dict[str, Any]:
     """Values of a fixed number of seeds, and the ratio of their geometric means with its 99% interval."""
     logs = [math.log(a / b) for a, b in zip(own, other, strict=True) if a and b]
-    found = student(logs) if len(logs) == len(own) else None
+    found = student(logs) if len(logs) == len(own) > 1 else None
     ratio = None if found is None else Interval(*(math.exp(value) for value in found))
     return {"values": list(own), "ratio": None if ratio is None else ratio.to_dict()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from accel_cli.analysis.result import ratio_text
 from accel_cli.analysis.statistics import CANNOT_TELL, HELPS, HURTS, NO_EFFECT
 from accel_cli.analysis.wording import NOTHING, duration, number, plain_name, size
 
@@ -57,14 +58,6 @@ def headline(content: dict[str, Any]) -> str:
     named = [f"{', '.join(names)}: {word}" for word, names in said.items() if names]
     failed = [row["technique"] for row in content["rows"] if row["form"] == "alone" and row["status"] != "measured"]
     return "; ".join([*named, *([f"{', '.join(failed)}: did not run"] if failed else [])])
-
-
-def ratio_text(ratio: dict[str, Any] | None) -> str:
-    """``0.51 [0.49, 0.53]``; three dots for an end that is not known yet."""
-    if ratio is None or ratio["value"] is None:
-        return NOTHING
-    low, high = (f"{ratio[end]:.3f}" if ratio[end] else "..." for end in ("low", "high"))
-    return f"{ratio['value']:.3f} [{low}, {high}]"
 
 
 def difference_text(metric: dict[str, Any] | None) -> str:

@@ -8,13 +8,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from accel_cli.analysis.probes import AGAIN, Failed, Look, Stage
+from accel_cli.analysis.probes import AGAIN, Look, Stage
 from accel_cli.analysis.statistics import ERROR, Interval, interval
 from accel_cli.analysis.study import Study
 from accel_cli.analysis.techniques import BASELINE
 from accel_cli.config.decide import decided_in, settled_before
 from accel_cli.config.plan import Plan
-from accel_cli.errors import AccelError
 from accel_cli.launch.crew import Crew
 
 
@@ -41,8 +40,6 @@ class Measured:
 
         on_stage.look(say)
         self._keep(on_stage.looks)
-        if cause := self.looks[BASELINE].cause:
-            raise AccelError(f"the run as it stands fails: {cause}", "accel train shows more of it")
 
     def rounds(
         self,
@@ -59,10 +56,7 @@ class Measured:
         while len(taken := self.taken(stage)) < count and not (taken and enough()):
             on_stage = self._stage(arms, stage)
             self.say(f"{stage}: round {len(taken) + 1} of {count}, {len(names)} settings")
-            try:
-                found = on_stage.round([BASELINE, *names])
-            except Failed as error:
-                raise AccelError(f"the run as it stands fails: {error}", "accel train shows more of it") from None
+            found = on_stage.round([BASELINE, *names])
             self._keep({name: look for name, look in on_stage.looks.items() if look.cause}, {stage: found})
 
     def taken(self, stage: str) -> list[dict[str, float]]:
@@ -117,7 +111,7 @@ class Measured:
     def _keep(self, looks: Mapping[str, Look], taken: Mapping[str, dict[str, float]] | None = None) -> None:
         with self.study.change() as content:
             for name, look in looks.items():
-                content["looks"][name] = {"cause": look.cause, "facts": look.facts}
+                content["looks"][name] = vars(look)
             for stage, found in (taken or {}).items():
                 content["stages"].setdefault(stage, []).append({k: float(f"{v:.6g}") for k, v in found.items()})
             for on_stage in self._stages.values():

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from accel_cli.analysis.statistics import Interval
+from accel_cli.analysis.statistics import Interval, student
 from accel_cli.config.suggest import did_you_mean, nearest
 from accel_cli.errors import ConfigError, Problem
 
 KEPT, BROKEN, CANNOT_TELL = "kept", "broken", "cannot tell"
 LOSS_ALLOWED, SHARE_ALLOWED = 0.003, 0.01
 """Where nothing is said: of a metric that should rise, such as an accuracy; of others this share of its value."""
-STUDENT = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-    2.110, 2.101, 2.093, 2.086,
-)  # fmt: skip
-"""The 97.5% quantiles of Student's distribution with 1, 2, ... 20 degrees of freedom: one end of the interval errs in
-one of forty, and it is looked at twice."""
+LEVEL = 0.95
+"""Of the interval of a difference: one of its ends errs in one of forty, and it is looked at twice."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Floor:
     def judge(self, values: Sequence[float], baseline: Sequence[float]) -> tuple[Interval, str]:
         """The mean difference from the baseline, of the same seeds, and whether the floor is kept."""
         differences = [one - other for one, other in zip(values, baseline, strict=True)]
-        found = mean(differences)
+        found = student(differences, LEVEL)
         worst, best = (found.low, found.high) if self.more else (-found.high, -found.low)
         if worst >= -self.loss_allowed:
             return found, KEPT
@@ -58,15 +52,6 @@ class Floor:
     def is_missed(self, found: Interval) -> bool:
         """Whether the mean itself lies below the floor."""
         return (found.value if self.more else -found.value) < -self.loss_allowed
-
-
-def mean(differences: Sequence[float]) -> Interval:
-    """The mean with its 95% interval (Student 1908), which is infinite for one difference."""
-    middle, count = statistics.fmean(differences), len(differences)
-    if count < 2:
-        return Interval(middle, -math.inf, math.inf)
-    reach = STUDENT[min(count - 1, len(STUDENT)) - 1] * statistics.stdev(differences) / math.sqrt(count)
-    return Interval(middle, middle - reach, middle + reach)
 
 
 def usual(metric: str, more: bool, known: Mapping[str, float]) -> Floor | None:

@@ -12,7 +12,7 @@ from accel_cli.analysis.judge import Metric
 from accel_cli.analysis.reading import read_lines, read_object
 from accel_cli.analysis.search import Point, Row
 from accel_cli.config.axes import Axis
-from accel_cli.errors import ConfigError
+from accel_cli.errors import ConfigError, in_a_line
 from accel_cli.launch.first_failure import Failure
 from accel_cli.launch.front import Outcome
 
@@ -45,7 +45,7 @@ def name(row: Row) -> str:
 
 
 def refused(error: ConfigError) -> dict[str, Any]:
-    return {"status": "refused", "exit_code": error.exit_code, "cause": _told([vars(p) for p in error.problems])}
+    return {"status": "refused", "exit_code": error.exit_code, "cause": in_a_line(error.problems)}
 
 
 def found(
@@ -73,7 +73,7 @@ def found(
     if failure is None or outcome.exit_code in (75, 130, 143):
         return {**values, "status": "interrupted"}
     if failure.problems:
-        return {**values, "status": "refused", "cause": _told(failure.problems)}
+        return {**values, "status": "refused", "cause": failure.cause}
     return {**values, "status": _kind(failure.type, failure.message), "cause": _cause(failure)}
 
 
@@ -119,14 +119,7 @@ def _kind(kind: str, message: str) -> str:
 
 
 def _cause(failure: Failure) -> str:
-    what = f"{failure.type}: {failure.message}" if failure.spoke else failure.message
-    return what + ("" if failure.step is None else f" at step {failure.step}")
-
-
-def _told(problems: Sequence[dict[str, str]]) -> str:
-    return "; ".join(
-        f"{p['where']} {p['why']}: {p['fix']}" if p["fix"] else f"{p['where']} {p['why']}" for p in problems
-    )
+    return failure.cause + ("" if failure.step is None else f" at step {failure.step}")
 
 
 def _measured(folder: Path, summary: dict[str, Any], metric: Metric | None) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from accel_cli.analysis.ledger_row import break_even, facts, unmeasured
 from accel_cli.analysis.measured import Measured, told
 from accel_cli.analysis.statistics import CANNOT_TELL, verdict
 from accel_cli.analysis.techniques import BASELINE
@@ -57,30 +57,14 @@ def _verdict(measured: Measured, full: str, against: str) -> str:
 
 
 def _row(measured: Measured, name: str, words: Sequence[str], full: str, against: str) -> dict[str, Any]:
-    facts, step = measured.looks[full].facts, measured.step_seconds(STAGE, full)
-    other = measured.step_seconds(STAGE, against)
-    failed = measured.looks[against].cause or measured.looks[full].cause
-    once, before = measured.looks[full].one_off_seconds, measured.looks[against].one_off_seconds if not failed else {}
-    paid = sum(once.values()) - sum(before.values())
-    pays = step is not None and other is not None and other > step and paid > 0.1
+    row = unmeasured(name, words, "left_out", against)
+    if cause := measured.looks[against].cause or measured.looks[full].cause:
+        return {**row, "status": "failed", "cause": cause}
+    look, step = measured.looks[full], measured.step_seconds(STAGE, full)
     return {
-        "technique": name,
-        "words": list(words),
-        "form": "left_out",
-        "against": against,
-        "status": "failed" if failed else "measured",
-        "cause": failed,
+        **row,
+        **facts(look, step),
         "ratio": told(measured.ratio(STAGE, full, against, ERROR)),
-        "verdict": CANNOT_TELL if failed else _verdict(measured, full, against),
-        "step_milliseconds": None if step is None else round(1e3 * step, 4),
-        "samples_per_second": None if not step else round(facts["global_batch"] / step, 2),
-        "peak_memory_bytes": facts["peak_memory_bytes"],
-        "communication_bytes": facts["communication_bytes"],
-        "one_off_seconds": once,
-        "break_even_step": math.ceil(paid / (other - step)) if pays else None,  # type: ignore[operator]
-        "unequal": [],
-        "metric": None,
-        "seconds_to_target": None,
-        "run_seconds": None,
-        "runs": [],
+        "verdict": _verdict(measured, full, against),
+        "break_even_step": break_even(look, step, measured.looks[against], measured.step_seconds(STAGE, against)),
     }

@@ -80,18 +80,24 @@ def verdict(ratio: Interval, floor: Interval, margin: float = MARGIN) -> str:
     return NO_EFFECT if least <= ratio.low and ratio.high <= most else CANNOT_TELL
 
 
-def student(differences: Sequence[float]) -> Interval | None:
-    """The mean of a fixed number of differences with its 99% interval (Student 1908); None for fewer than two."""
-    count = len(differences)
+QUANTILES = {
+    0.95: (
+        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+        2.110, 2.101, 2.093, 2.086,
+    ),
+    0.99: (
+        63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169, 3.106, 3.055, 3.012, 2.977, 2.947, 2.921,
+        2.898, 2.878, 2.861, 2.845, 2.831, 2.819, 2.807, 2.797, 2.787, 2.779, 2.771, 2.763, 2.756, 2.750,
+    ),
+}  # fmt: skip
+"""Level -> the two-sided quantiles of Student's distribution with 1, 2, ... degrees of freedom."""
+
+
+def student(differences: Sequence[float], level: float = 0.99) -> Interval:
+    """The mean of a fixed number of differences with its interval (Student 1908), which is infinite for one alone."""
+    middle, count = statistics.fmean(differences), len(differences)
     if count < 2:
-        return None
-    middle = statistics.fmean(differences)
-    reach = STUDENT[min(count - 1, len(STUDENT)) - 1] * statistics.stdev(differences) / math.sqrt(count)
+        return Interval(middle, -math.inf, math.inf)
+    quantiles = QUANTILES[level]
+    reach = quantiles[min(count - 1, len(quantiles)) - 1] * statistics.stdev(differences) / math.sqrt(count)
     return Interval(middle, middle - reach, middle + reach)
-
-
-STUDENT = (
-    63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169, 3.106, 3.055, 3.012, 2.977, 2.947, 2.921,
-    2.898, 2.878, 2.861, 2.845, 2.831, 2.819, 2.807, 2.797, 2.787, 2.779, 2.771, 2.763, 2.756, 2.750,
-)  # fmt: skip
-"""The 99.5% quantiles of Student's distribution with 1, 2, ... 30 degrees of freedom."""

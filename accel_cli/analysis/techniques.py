@@ -10,7 +10,7 @@ from pathlib import Path
 from accel_cli.analysis.equal_work import unequal
 from accel_cli.config.plan import Plan, plan
 from accel_cli.config.run import Run
-from accel_cli.errors import ConfigError, Problem
+from accel_cli.errors import ConfigError, Problem, in_a_line
 
 BASELINE = "baseline"
 ALONE, TOGETHER, LEFT_OUT = "alone", "together", "left_out"
@@ -55,7 +55,7 @@ class Techniques:
         try:
             planned = self.plan(name)
         except ConfigError as error:
-            self.refused[name] = "; ".join(f"{p.where}: {p.why}" for p in error.problems)
+            self.refused[name] = in_a_line(error.problems)
             return name
         for other, known in self.arms.items():
             if _settings(known) == _settings(planned):

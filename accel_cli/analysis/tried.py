@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from accel_cli.analysis.expected import Pace
 from accel_cli.analysis.statistics import Interval, interval
+from accel_cli.analysis.techniques import split
 from accel_cli.config.plan import Plan, plan
 from accel_cli.errors import AccelError, ConfigError, Problem
 from accel_cli.launch.begin import describe
@@ -61,7 +61,7 @@ def shortened(folder: Path, override: str, plugins: Sequence[str], seconds: floa
         raise ConfigError(Problem(f"launch.nodes={base.launch.nodes}", why, fix))
     steps = LEAST_STEPS if not seconds else round(min(max(SECONDS / seconds, LEAST_STEPS), MOST_STEPS))
     words = [*SHORT, f"train.steps={steps}"]
-    arms = {ARMS[0]: words, ARMS[1]: [*words, *shlex.split(override)]}
+    arms = {ARMS[0]: words, ARMS[1]: [*words, *split(override)]}
     plans = {name: plan(each, plugins=plugins, base=folder / "run.yaml") for name, each in arms.items()}
     changed = plans[ARMS[1]]
     if hasattr(changed.run.communication, "start_step"):  # its first steps are no different
@@ -105,10 +105,7 @@ def _run(crew: Crew, planned: Plan, folder: Path, name: str) -> float | None:
     if crew.ending is not None:
         return None
     if outcome.failure is not None:
-        why = outcome.failure.message or outcome.failure.type
-        problems = outcome.failure.problems or ()
-        why = "; ".join(f"{p['where']}: {p['why']}" for p in problems) or why
-        raise AccelError(f"the run {name} failed: {why}", f"see {folder}")
+        raise AccelError(f"the run {name} failed: {outcome.failure.cause}", f"see {folder}")
     pace = Pace.of(json.loads((folder / "summary.json").read_text()))
     if pace is None:
         raise AccelError(f"the run {name} took no step that could be measured", f"see {folder}")

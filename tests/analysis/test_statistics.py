@@ -78,7 +78,7 @@ def test_a_verdict_needs_the_whole_interval(low: float, high: float, floor: Inte
 
 def test_student() -> None:
     found = student([1.0, 2.0, 3.0])
-    assert found is not None
     assert found.value == pytest.approx(2.0)
     assert found.high - found.value == pytest.approx(9.925 / math.sqrt(3), rel=1e-3)
-    assert student([1.0]) is None
+    assert student([1.0, 2.0, 3.0], 0.95).high - 2.0 == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)
+    assert student([1.0]) == (1.0, -math.inf, math.inf)
