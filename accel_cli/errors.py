@@ -75,6 +75,11 @@ class SecurityError(ConfigError):
     exit_code = 8
 
 
+def in_a_line(problems: Iterable[Problem]) -> str:
+    """For a table."""
+    return "; ".join(f"{p.where} {p.why}" + (f": {p.fix}" if p.fix else "") for p in problems)
+
+
 def format_problems(problems: Iterable[Problem]) -> str:
     """Three columns: where, why, what to type; as wide as their longest cell up to a limit.
 

@@ -9,12 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from accel_cli.errors import INTERRUPTED, SAVED_RUN_AGAIN, ConfigError, Problem
+from accel_cli.errors import ConfigError, Problem
 
 
 def main(arguments: argparse.Namespace) -> int:
-    import signal
-
     import yaml
 
     from accel_cli.analysis import tried
@@ -46,14 +44,13 @@ def main(arguments: argparse.Namespace) -> int:
         with Crew() as crew:
             say = lambda text: _say(arguments, text)  # noqa: E731
             samples = tried.measure(crew, short, folder / "advise", row["expected"], 60 * arguments.budget, say)
-            ending = crew.ending
         found |= {**tried.result(samples, row["expected"]), "steps": short.steps}
-        if ending is not None:
+        if crew.ending is not None:
             found["status"] = "interrupted"
         found["seconds"] = round(time.time() - started, 3)
         write_json(folder / "advise.json", found)
-        if ending is not None:
-            return INTERRUPTED if ending == signal.SIGINT else SAVED_RUN_AGAIN
+        if crew.ending is not None:
+            return crew.exit_code
     print(json.dumps({**found, "run": str(folder)}) if arguments.json else _told(found))
     return 0
 

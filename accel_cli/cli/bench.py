@@ -9,18 +9,17 @@ from typing import Any
 
 from accel_cli.analysis import bench
 from accel_cli.analysis.bench import Bench, Samples
-from accel_cli.analysis.ledger_table import ratio_text
 from accel_cli.analysis.probes import Interrupted
+from accel_cli.analysis.result import ratio_text
 from accel_cli.analysis.statistics import CANNOT_TELL, Interval
 from accel_cli.analysis.study import Study
 from accel_cli.analysis.techniques import on_this_machine
 from accel_cli.cli.check import base
 from accel_cli.cli.train import say, shorter
 from accel_cli.config.plan import Plan, plan
-from accel_cli.errors import INTERRUPTED, REGRESSION, ConfigError, Problem
+from accel_cli.errors import REGRESSION, ConfigError, Problem
 from accel_cli.launch.begin import command_line
 from accel_cli.launch.crew import Crew
-from accel_cli.launch.front import FORWARDED
 
 SAID = {
     bench.REGRESSION: "slower than allowed, beyond noise",
@@ -56,7 +55,7 @@ def main(arguments: argparse.Namespace) -> int:
             )
         except Interrupted:
             study.end("interrupted")
-            return FORWARDED.get(crew.ending, INTERRUPTED)  # type: ignore[call-overload,no-any-return]
+            return crew.exit_code
         except BaseException:
             study.end("failed")
             raise

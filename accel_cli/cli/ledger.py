@@ -16,9 +16,8 @@ from accel_cli.analysis.study import Study
 from accel_cli.analysis.techniques import Techniques, compare, split
 from accel_cli.cli.check import base
 from accel_cli.cli.train import shorter
-from accel_cli.errors import INTERRUPTED, ConfigError, Problem
+from accel_cli.errors import ConfigError, Problem
 from accel_cli.launch.crew import Crew
-from accel_cli.launch.front import FORWARDED
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -59,7 +58,7 @@ def _measure(
         study.end("interrupted")
         if not arguments.json:
             print("interrupted, nothing is lost: the same command goes on", file=sys.stderr)
-        return FORWARDED.get(crew.ending, INTERRUPTED)  # type: ignore[call-overload,no-any-return]
+        return crew.exit_code
     except BaseException:
         study.end("failed")
         raise

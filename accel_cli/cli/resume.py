@@ -56,13 +56,7 @@ def resume(folder: Path, arguments: argparse.Namespace, front: Front | None) -> 
         if arguments.overrides:
             keep(folder, planned)
         outcome = launch(front, folder, planned, view(arguments.json), started=STARTED, resume=True)
-        return finish(
-            folder,
-            outcome,
-            json_output=arguments.json,
-            traceback=arguments.traceback,
-            plugins=planned.plugins,
-        )
+        return finish(folder, outcome, planned.plugins, arguments)
 
 
 def laid_out_anew(folder: Path, arguments: argparse.Namespace) -> Plan:

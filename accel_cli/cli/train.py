@@ -67,13 +67,7 @@ def _train(arguments: argparse.Namespace, front: Front | None) -> int:
             return work_alone(Request(folder=str(folder), plugins=planned.plugins, started=STARTED))
         assert front is not None
         outcome = launch(front, folder, planned, view(arguments.json), started=STARTED)
-        return finish(
-            folder,
-            outcome,
-            json_output=arguments.json,
-            traceback=arguments.traceback,
-            plugins=planned.plugins,
-        )
+        return finish(folder, outcome, planned.plugins, arguments)
 
 
 def holds_a_run(folder: Path) -> ConfigError:
@@ -91,9 +85,7 @@ def say(planned: Any) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def finish(
-    folder: Path, outcome: Outcome, *, json_output: bool, traceback: bool = False, plugins: Sequence[str] = ()
-) -> int:
+def finish(folder: Path, outcome: Outcome, plugins: Sequence[str], arguments: argparse.Namespace) -> int:
     """Add the advice to the summary, show the end of the run, and return its exit code."""
     import yaml
 
@@ -106,12 +98,12 @@ def finish(
 
     failure = outcome.failure
     if failure is not None:
-        show_failure(folder, outcome, traceback)
+        show_failure(folder, outcome, arguments.traceback)
     path = folder / "summary.json"
     if not (outcome.leads and path.exists()):
-        if failure is None and not json_output:
+        if failure is None and not arguments.json:
             print("this node is done; rank 0's node has the summary and the checkpoints", file=sys.stderr)
-        if json_output:
+        if arguments.json:
             print(json.dumps({"exit_code": outcome.exit_code, "run": str(folder)}))
         return outcome.exit_code
     found = json.loads(path.read_text())
@@ -120,7 +112,7 @@ def finish(
     summary.write_json(path, found)
     shown, exported = shorter(folder), outcome.export
     reports = exported.results if exported is not None else []
-    if json_output:
+    if arguments.json:
         print(json.dumps({**found, "run": str(folder), **({"export": reports[0]} if reports else {})}))
     elif failure is None:
         said = [exports.line({**report, "folder": shorter(Path(report["folder"]))}) for report in reports]
@@ -131,7 +123,7 @@ def finish(
         else:
             print(panel_text(found, settings, run=shown, exported=said), file=sys.stderr)
     if exported is not None and exported.failure is not None:
-        show_failure(folder, exported, traceback)
+        show_failure(folder, exported, arguments.traceback)
         return exported.exit_code
     return outcome.exit_code
 

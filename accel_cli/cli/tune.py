@@ -18,9 +18,8 @@ from accel_cli.cli.tune_table import headline, lines
 from accel_cli.config.compose import axis_of
 from accel_cli.config.names import Names
 from accel_cli.config.suggest import did_you_mean, nearest
-from accel_cli.errors import INTERRUPTED, ConfigError, Problem
+from accel_cli.errors import ConfigError, Problem
 from accel_cli.launch.crew import Crew
-from accel_cli.launch.front import FORWARDED
 
 OWN = ("objective", "floor")
 """Words of tune's own, written as overrides are."""
@@ -39,7 +38,7 @@ def main(arguments: argparse.Namespace) -> int:
         except Interrupted:
             study.end("interrupted")
             view.say("interrupted, nothing is lost: the same command goes on")
-            return FORWARDED.get(crew.ending, INTERRUPTED)  # type: ignore[call-overload,no-any-return]
+            return crew.exit_code
         except BaseException:
             study.end("failed")
             raise

@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
 from accel_cli.config.plan import Plan
+from accel_cli.errors import INTERRUPTED
 from accel_cli.launch.begin import launch
 from accel_cli.launch.front import FORWARDED, Front, Outcome, View
 from accel_cli.launch.local import Agent, Forked
@@ -48,6 +49,11 @@ class Crew:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._warm.close()
+
+    @property
+    def exit_code(self) -> int:
+        """Of a command that a signal has ended."""
+        return INTERRUPTED if self.ending is None else FORWARDED[signal.Signals(self.ending)]
 
     def train(
         self,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from accel_cli.errors import AccelError, ConfigError
+from accel_cli.errors import AccelError, ConfigError, Problem, in_a_line
 
 PEER_NOISE = (
     "Connection closed by peer",
@@ -60,7 +60,7 @@ class Failure:
     def cause(self) -> str:
         """In a line, for a table."""
         if self.problems:
-            return "; ".join(f"{problem['where']}: {problem['why']}" for problem in self.problems)
+            return in_a_line(Problem(**problem) for problem in self.problems)
         return f"{self.type}: {self.message}" if self.spoke else self.message
 
     def summary(self) -> dict[str, Any]:
