@@ -27,51 +27,17 @@ from accel_cli.engine.clock import Clock
 ROOT = Path(__file__).parents[1]
 LINK = ROOT / "scripts" / "link"
 NEAR = 1.3
-OWN = '''
-import time
-import torch
-
-class Set(torch.utils.data.Dataset):
-    """Reading a sample takes two milliseconds."""
-
-    classes = ["below", "above"]
-
-    def __init__(self, split, draws=False):
-        generator = torch.Generator().manual_seed(len(split))
-        self.inputs = torch.randn(400 if split == "train" else 40, 64, generator=generator)
-        self.targets = (self.inputs[:, 0] > 0).long()
-        self.seconds, self.draws = 0.002 if split == "train" else 0, draws
-
-    def __len__(self):
-        return len(self.inputs)
-
-    def __getitem__(self, index):
-        time.sleep(self.seconds)
-        return self.inputs[index] + (torch.randn(64) if self.draws else 0), self.targets[index]
-
-class Steps(torch.optim.Optimizer):
-    """SGD, row by row."""
-
-    def __init__(self, groups, lr):
-        super().__init__(groups, {"lr": lr})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                for row, gradient in zip(parameter, parameter.grad):
-                    row -= group["lr"] * gradient
-'''
+OWN = (Path(__file__).parent / "slowed.py").read_text()
 ALONE = ["hardware=cpu", "hardware.threads=1", "model=mlp", "train.epochs=null"]
 SLEEPS = ["data=custom", "data.factory=own:Set", "train.global_batch=16", "train.steps=200", "loader=workers",
-          "loader.workers=0"]  # fmt: skip
+          "loader.workers=0", "data.args={samples: 400}"]  # fmt: skip
 SLOWED = {
     "data": ("data", [*SLEEPS]),
     "batch": ("batch", ["train.global_batch=2", "train.steps=3000"]),
     "optimizer": ("optimizer", ["train.steps=1000", "optimizer=custom", "optimizer.factory=own:Steps"]),
     "link": ("link", ["train.steps=200", "+strategy=ddp", "launch.processes=2"]),
     "evaluation": ("evaluation", ["train.steps=1000", "evaluate.every=2"]),
-    "data, drawn anew": ("data", [*SLEEPS, "data.args={draws: true}"]),
+    "data, drawn anew": ("data", [*SLEEPS[:-1], "data.args={samples: 400, draws: true}"]),
     "optimizer, a loop": ("optimizer", ["train.steps=300", "model.widths=[768,768]", "train.global_batch=32",
                                         "optimizer.kernel=loop"]),
 }  # fmt: skip

@@ -18,41 +18,7 @@ from command import accel, clean_environment
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "link"
 LINK = {**clean_environment(), "LINK": f"slowed{os.getpid()}-"}
-OWN = '''
-import time
-import torch
-
-class Set(torch.utils.data.Dataset):
-    """Reading a sample takes a while; drawn anew at each read where that is asked for."""
-
-    classes = ["below", "above"]
-
-    def __init__(self, split, seconds=0.002, draws=False):
-        generator = torch.Generator().manual_seed(len(split))
-        self.inputs = torch.randn(200 if split == "train" else 20, 64, generator=generator)
-        self.targets = (self.inputs[:, 0] > 0).long()
-        self.seconds, self.draws = seconds if split == "train" else 0, draws
-
-    def __len__(self):
-        return len(self.inputs)
-
-    def __getitem__(self, index):
-        time.sleep(self.seconds)
-        return self.inputs[index] + (torch.randn(64) if self.draws else 0), self.targets[index]
-
-class Steps(torch.optim.Optimizer):
-    """SGD, row by row."""
-
-    def __init__(self, groups, lr):
-        super().__init__(groups, {"lr": lr})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                for row, gradient in zip(parameter, parameter.grad):
-                    row -= group["lr"] * gradient
-'''
+OWN = (SCRIPT.parents[1] / "benchmarks" / "slowed.py").read_text()
 ALONE = ["hardware=cpu", "hardware.threads=1", "model=mlp", "train.epochs=null"]
 SLEEPS = ["data=custom", "data.factory=own:Set", "--plugin", "own.py", "train.global_batch=8", "train.steps=40"]
 EVERY = [*ALONE, "train.steps=150"]
