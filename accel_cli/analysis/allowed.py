@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from accel_cli.analysis.techniques import split
 from accel_cli.config.plan import plan
 from accel_cli.errors import AccelError
 
@@ -18,7 +18,7 @@ def allowed(folder: Path, plugins: Sequence[str]) -> Callable[[str], bool]:
 
     def allows(override: str) -> bool:
         try:
-            plan(shlex.split(override), plugins=plugins, base=folder / "run.yaml")
+            plan(split(override), plugins=plugins, base=folder / "run.yaml")
         except AccelError:
             return False
         return True
