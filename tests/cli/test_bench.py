@@ -71,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_work_that_takes_longer_is_found(folder: Path) -> None:
-    ended = bench(folder, "--against", "baseline.json", "--max-slowdown", "5%", "--budget", "1", products=26)
+    ended = bench(folder, "--against", "baseline.json", "--max-slowdown", "5%", "--budget", "1", products=40)
     found = json.loads(ended.stdout)
     assert (ended.returncode, found["verdict"]) == (1, REGRESSION), found
     assert found["ratio"]["low"] > 1.05
