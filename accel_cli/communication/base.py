@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 
 class Communication:
+    steady_from = 0
+    """The step from which gradients travel as they will from then on."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
 

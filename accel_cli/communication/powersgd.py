@@ -49,6 +49,7 @@ class PowerSGD(Communication):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        self.steady_from = config.start_step
         self.step = 0
         self.errors: dict[str, Tensor] = {}
         self.factors: dict[str, Tensor] = {}

@@ -73,7 +73,7 @@ def summarize(
             "device": max((d for d, _ in peaks if d is not None), default=None),
             "host": max(h for _, h in peaks),
         },
-        communication_bytes=bytes_sent(t, traffic.bytes),
+        communication_bytes=bytes_sent(t, traffic.bytes, t.step),
         model_bytes=t.whole.bytes if finished is None else stored_bytes(finished),
     )
     if t.run.compile.option != "none" and metrics.step_seconds and median["median"] is not None:
@@ -81,10 +81,10 @@ def summarize(
     return result
 
 
-def bytes_sent(t: Training, seen: int | None) -> int | None:
-    """By one rank over the run: as the strategy counts them, else what was seen of a step, times the steps."""
-    counted = t.strategy.bytes_sent(t.communication, t.whole.trained_bytes, t.step)
-    return counted if counted is not None or seen is None else seen * t.step
+def bytes_sent(t: Training, seen: int | None, steps: int) -> int | None:
+    """By one rank in the first ``steps``: as the strategy counts them, else what was seen of one, times the steps."""
+    counted = t.strategy.bytes_sent(t.communication, t.whole.trained_bytes, steps)
+    return counted if counted is not None or seen is None else seen * steps
 
 
 def time_share(t: Training, steps: int, seen: float | None) -> dict[str, float]:
@@ -92,7 +92,7 @@ def time_share(t: Training, steps: int, seen: float | None) -> dict[str, float]:
     t.clock.lay_out()
     if t.strategy.replicas_differ:  # marks what it waits for by itself
         return t.clock.shares()
-    exposed = steps * ((t.strategy.exposed_communication(t.model) or 0.0) + (seen or 0.0))
+    exposed = t.strategy.exposed_communication(t.model, t.clock, steps * (seen or 0.0))
     for phase in ("backward", "forward", "optimizer"):
         moved = min(exposed, t.clock.seconds[phase])
         t.clock.seconds[phase] -= moved

@@ -74,14 +74,14 @@ def serve(run: Run, hardware: Any, world: World, link: Path, prepare_seconds: fl
         traffic = Traffic(t)
         for _ in traffic.steps:
             traffic.step(t, trial.batches())
-        sent = bytes_sent(t, traffic.bytes)
+        sent = bytes_sent(t, traffic.bytes, t.steps)
         seat.ready(
             hardware,
             setup_seconds=setup_seconds,
             prepare_seconds=prepare_seconds,
             first_seconds=first,
             step_seconds=warm,
-            communication_bytes=None if sent is None else sent // max(t.step, 1),
+            communication_bytes=None if sent is None else sent // t.steps,
             global_batch=t.work.global_batch,
         )
         augment = augmentation(run, t.description)

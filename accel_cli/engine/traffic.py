@@ -38,7 +38,7 @@ class Traffic:
     """Every rank looks at its own steps; the loop asks for it at those in ``steps`` only."""
 
     def __init__(self, training: Training) -> None:
-        first = training.step + FIRST
+        first = max(training.step, training.communication.steady_from) + FIRST
         self._peak = training.hardware.peak_flops(training.precision.dtype)
         # Under a dispatch mode a compiled model would run as it was written.
         eager = training.run.compile.option == "none"

@@ -44,13 +44,16 @@ def bucket_megabytes(config: Any, world: World) -> float:
     return 1.0 if between_machines and dist.get_backend(world.group) == "gloo" else 25.0
 
 
-def exposed_communication(model: nn.Module) -> float | None:
-    """Seconds of a step in which backward only waited, from DDP's own sampled timers in nanoseconds."""
+def waited_seconds(model: nn.Module, clock: Any) -> float:
+    """Of all backward passes, beyond what they compute by DDP's own timers, in nanoseconds.
+
+    DDP looks at the first ten steps and at every hundredth: what backward computes is alike in all of them, while how
+    long it waits is not, for links let a burst pass at once, and powersgd sends its first gradients whole.
+    """
     if not isinstance(model, DistributedDataParallel):
         return 0.0
-    data = model._get_ddp_logging_data()
-    total, hidden = data.get("avg_backward_comm_time"), data.get("avg_backward_compute_comm_overlap_time")
-    return None if total is None or hidden is None else max(0.0, (total - hidden) / 1e9)
+    computes = model._get_ddp_logging_data().get("avg_backward_compute_time")
+    return 0.0 if computes is None else max(0.0, clock.seconds["backward"] - clock.marks["backward"] * computes / 1e9)
 
 
 def share_buffers(buffers: Iterable[Tensor], world: World) -> None:

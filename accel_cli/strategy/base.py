@@ -160,9 +160,12 @@ class Strategy:
         """By this rank in ``steps`` steps; None where only looking tells."""
         return 0 if self.world.world_size == 1 else None
 
-    def exposed_communication(self, model: nn.Module) -> float | None:
-        """Seconds of one step in which backward only waited for other ranks; None where it is not known."""
-        return 0.0
+    def exposed_communication(self, model: nn.Module, clock: Any, seen: float) -> float:
+        """Seconds in which this rank only waited for others, of all that ``clock`` has marked.
+
+        ``seen``: the waits that Python sees, by those of a few steps (engine/traffic.py).
+        """
+        return seen
 
 
 def backward(loss: Tensor, gradient: Tensor) -> None:

@@ -27,5 +27,6 @@ class DDP(Strategy):
         sent: int = communication.bytes_sent(gradient_bytes, self.world.world_size, steps)
         return sent
 
-    def exposed_communication(self, model: nn.Module) -> float | None:
-        return averaged.exposed_communication(model)
+    def exposed_communication(self, model: nn.Module, clock: Any, seen: float) -> float:
+        # powersgd waits inside backward, which DDP's timers take for computing once it has begun to: then it is seen.
+        return max(seen, averaged.waited_seconds(model, clock))

@@ -185,8 +185,8 @@ class Mesh(Strategy):
     def scatter(self, whole: Tensor, like: Tensor) -> Tensor:
         return sharding.part(whole, like)
 
-    def exposed_communication(self, model: nn.Module) -> float | None:
-        return averaged.exposed_communication(model)
+    def exposed_communication(self, model: nn.Module, clock: Any, seen: float) -> float:
+        return seen + averaged.waited_seconds(model, clock)
 
 
 @contextmanager
