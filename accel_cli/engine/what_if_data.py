@@ -22,8 +22,8 @@ HANDED_OVER = 0.0005
 """Seconds that a batch from another process or thread costs at least."""
 SPARE = 1.25
 """How much faster than the step takes them batches should be made."""
-STEPS = 8
-"""That are taken to time one; the median counts."""
+FEWEST, MOST = 4, 32
+"""Steps that are taken to time one, as many as there is time for; the first does not count."""
 READS = {"loader": "", "workers": "workers", "threads": "threads"}
 """Loader's class -> the key that says how many read for it; others hold the set already, or read a stream."""
 
@@ -69,13 +69,13 @@ def _at_hand(t: Training, spent: Spent, held: stacked.Stacked, epochs: Tensor, i
         return spent.step - spent.parts["data"] + quickest(batches)
     t.train_mode()
     t.step = min(t.step, t.steps - 1)
-    passed = []
-    for _ in range(STEPS):
+    passed: list[float] = []
+    while len(passed) < FEWEST or (len(passed) < MOST and sum(passed) < spent.limit):
         began = time.perf_counter()
         train_step(t, batches())
         t.hardware.synchronize()
         passed.append(time.perf_counter() - began)
-    return statistics.median(passed) + spent.parts["other"]
+    return statistics.fmean(passed[1:]) + spent.parts["other"]
 
 
 def _fits(t: Training) -> bool:
