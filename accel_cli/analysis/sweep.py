@@ -103,6 +103,7 @@ class Sweep:
         return ending
 
     def _run(self, upcoming: Ready | None, ready: Iterator[Ready]) -> None:
+        self.crew.wait_until_warm()
         self._free = threading.Semaphore(self.parallel - 1 + self.search.ahead)
         for place in range(self.parallel):
             self._places.put(place)

@@ -38,10 +38,10 @@ from accel_cli.worker import Request, die_with_parent
 def main() -> None:
     """Read requests from standard input, a JSON object a line, until it closes.
 
-    A request that ``forks`` is served by a process of its own, beside whatever else is served: the pipe to answer
-    through comes by the socket. The arguments are the descriptor of the pipe to answer through otherwise, that of the
-    socket, the Unix time at which this process was started, and where it had to start again for another allocator:
-    which it has now, and the request that asked for it.
+    Writes a byte to the socket when it is ready. A request that ``forks`` is served by a process of its own, beside
+    whatever else is served: the pipe to answer through comes by the socket. The arguments are the descriptor of the
+    pipe to answer through otherwise, that of the socket, the Unix time at which this process was started, and where it
+    had to start again for another allocator: which it has now, and the request that asked for it.
     """
     die_with_parent()
     descriptor = int(sys.argv[1])
@@ -55,6 +55,7 @@ def main() -> None:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     gc.freeze()  # what torch brought is walked by no rank's collector, whose marks would copy its pages
     import_seconds = round(time.time() - float(sys.argv[3]), 3)
+    handed.send(b".")
     for line in chain(waiting, sys.stdin):
         message = json.loads(line)
         if compiles(message) or (message.get("forks") and message["settings"]["optimizer"]["option"] == "custom"):

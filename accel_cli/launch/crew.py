@@ -55,6 +55,10 @@ class Crew:
         """Of a command that a signal has ended."""
         return INTERRUPTED if self.ending is None else FORWARDED[signal.Signals(self.ending)]
 
+    def wait_until_warm(self) -> None:
+        """Until what is started next starts at once: whoever times single runs has the import of torch before them."""
+        self._warm.wait_until_warm()
+
     def train(
         self,
         folder: Path,

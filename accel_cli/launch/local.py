@@ -59,6 +59,11 @@ class Agent:
             socket.send_fds(self._handing, [b"."], [events])
             self._write({**message, "forks": True})
 
+    def wait_until_warm(self) -> None:
+        """Until it has torch imported, or has gone."""
+        with contextlib.suppress(OSError):
+            self._handing.recv(1)
+
     def _write(self, message: dict[str, Any]) -> None:
         self._requests.write((json.dumps(message) + "\n").encode())
         self._requests.flush()
