@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from accel_cli.analysis.result import ratio_text
-from accel_cli.analysis.statistics import CANNOT_TELL, HELPS, HURTS, NO_EFFECT
+from accel_cli.analysis.statistics import CANNOT_TELL, HELPS, HURTS, NO_EFFECT, fewest_rounds
 from accel_cli.analysis.wording import NOTHING, duration, number, plain_name, size
 
 HEADER = ("technique", "time of a step", "verdict", "step", "samples/s", "memory", "sent a step", "once", "pays after")
@@ -46,7 +47,20 @@ def progress(content: dict[str, Any]) -> str:
     measured = [row for row in content["rows"] if row["status"] == "measured"]
     settled = sum(row["settled"] for row in measured)
     spent = duration(content["probe_seconds"])
-    return f"round {content['rounds']}: {settled} of {len(measured)} verdicts settled, {spent}"
+    fewest = fewest_rounds(content["error"])
+    least = f" of {fewest} at least" if content["rounds"] < fewest else ""
+    return f"round {content['rounds']}{least}: {settled} of {len(measured)} verdicts settled, {spent}"
+
+
+def too_few(content: dict[str, Any]) -> str:
+    """What to type where the rounds were too few for any verdict; empty where they were not."""
+    fewest, rounds = fewest_rounds(content["error"]), content["rounds"]
+    if rounds >= fewest or not any(row["status"] == "measured" for row in content["rows"]):
+        return ""
+    minutes = (
+        f"--budget {math.ceil(content['probe_seconds'] / rounds * fewest / 60)}" if rounds else "a larger --budget"
+    )
+    return f"no verdict comes of less than {fewest} rounds, and there was time for {rounds}: try {minutes}"
 
 
 def headline(content: dict[str, Any]) -> str:

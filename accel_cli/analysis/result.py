@@ -26,6 +26,8 @@ HUGE = 1e100
 FEW_DIGITS = 1000
 LONGEST = 400
 """Characters of a cause that a table shows."""
+FAR = 100.0
+"""The factor between a ratio and an end of its interval from which on the end says nothing."""
 
 
 class Interval(NamedTuple):
@@ -143,9 +145,13 @@ def finite_or(value: Any, default: float) -> float:
 
 
 def ratio_text(value: Any) -> str:
-    """``0.612 [0.600, 0.624]``"""
+    """``0.612 [0.600, 0.624]``; an end so far off that it says nothing, as of two seeds, is ``?``."""
     found = value if isinstance(value, Interval) else interval(value)
-    return found.text(ratio_form(found)) if found else NOTHING
+    if not found:
+        return NOTHING
+    low = found.low if found.low * FAR > found.value else -math.inf
+    high = found.high if found.high < found.value * FAR else math.inf
+    return Interval(found.value, low, high).text(ratio_form(found))
 
 
 def ratio_form(found: Interval) -> str:

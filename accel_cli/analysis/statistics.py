@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -54,6 +55,11 @@ def interval(ratios: Sequence[float], error: float = ERROR) -> Interval:
     if out < 0:
         return Interval(middle, 0.0, math.inf)
     return Interval(middle, ordered[out], ordered[count - 1 - out])
+
+
+def fewest_rounds(error: float = ERROR) -> int:
+    """That an interval which holds less than everything takes."""
+    return next(count for count in itertools.count(1) if log_fortune(0, count) >= math.log(1 / error))
 
 
 def log_fortune(above: int, count: int) -> float:

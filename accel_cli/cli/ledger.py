@@ -6,10 +6,11 @@ import argparse
 import json
 import re
 import sys
+import time
 from typing import Any
 
 from accel_cli.analysis.ledger import Ledger, Target
-from accel_cli.analysis.ledger_table import headline, lines, progress
+from accel_cli.analysis.ledger_table import headline, lines, progress, too_few
 from accel_cli.analysis.probes import Interrupted
 from accel_cli.analysis.report import write_report
 from accel_cli.analysis.study import Study
@@ -66,7 +67,8 @@ def _measure(
     page = write_report([study.folder], study.folder / "report.html")
     if not arguments.json:
         print("\n".join(lines(study.content)))
-        print(f"\n{headline(study.content)}\nreport  {shorter(page)}", file=sys.stderr)
+        found = "\n".join(text for text in (headline(study.content), too_few(study.content)) if text)
+        print(f"\n{found}\nreport  {shorter(page)}", file=sys.stderr)
     return 0
 
 
@@ -92,11 +94,18 @@ class Quiet:
 class Plain(Quiet):
     """A line now and then, in a pipe."""
 
+    EVERY = 20.0
+    """Seconds from one line on rounds to the next, at least."""
+
+    def __init__(self) -> None:
+        self.told = time.monotonic()
+
     def looking(self, arm: str) -> None:
         print(f"first look: {arm}", file=sys.stderr, flush=True)
 
     def rounds(self, content: dict[str, Any]) -> None:
-        if content["rounds"] % 10 == 0:
+        if time.monotonic() - self.told >= self.EVERY:
+            self.told = time.monotonic()
             print(progress(content), file=sys.stderr, flush=True)
 
     def running(self, arm: str, seed: int) -> None:

@@ -13,6 +13,7 @@ from accel_cli.analysis.statistics import (
     HURTS,
     NO_EFFECT,
     Interval,
+    fewest_rounds,
     interval,
     student,
     verdict,
@@ -50,6 +51,7 @@ def test_it_narrows_to_the_median() -> None:
 @pytest.mark.parametrize(("rounds", "known"), [(12, False), (13, True)])
 def test_it_holds_everything_until_the_thirteenth_round(rounds: int, known: bool) -> None:
     found = interval([2.0] * rounds)
+    assert (rounds >= fewest_rounds()) is known
     assert math.isfinite(found.high) is known
     assert verdict(found, FLOOR) == (HURTS if known else CANNOT_TELL)
 

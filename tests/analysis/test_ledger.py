@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,13 +101,14 @@ def test_ctrl_c_keeps_what_was_measured(here: Path) -> None:
     assert content(here)["status"] == "interrupted"
 
 
-def test_a_technique_that_fails_is_a_row(here: Path) -> None:
+def test_a_technique_that_fails_is_a_row_and_too_little_time_is_said(here: Path) -> None:
     ended = accel(
         "ledger", "loader=memory", "train.ema=0.9 optimizer=custom optimizer.factory=slow:missing", "--alone", "--base",
-        BASE, "--plugin", "slow.py", "--error", "0.05", "--budget", "0.01", "--json", folder=here,
+        BASE, "--plugin", "slow.py", "--error", "0.05", "--budget", "0.01", folder=here,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout)
+    assert re.search(r"no verdict comes of less than \d+ rounds.*try .*--budget", ended.stderr)
+    found = content(here)
     assert found["status"] == "budget"
     assert [row["status"] for row in found["rows"]] == ["measured", "failed"]
     assert "missing" in found["rows"][1]["cause"]
