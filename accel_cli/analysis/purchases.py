@@ -36,19 +36,20 @@ def measure(
     enough: Callable[[], bool],
     words_of: Callable[[Set], Sequence[str]],
 ) -> Bought:
-    """Rounds until every verdict is settled, or that is ``enough``."""
+    """Rounds until every verdict is settled, or that is ``enough``; a set whose verdict is settled leaves the stage."""
     full = named(chosen)
     without = {candidate: tuple(c for c in chosen if c is not candidate) for candidate in chosen}
     sets = {full: chosen} | {named(others): others for others in without.values() if others}
     arms = {BASELINE: base} | {name: plan_of(others) for name, others in sets.items()}
     measured.look(arms, STAGE)
+    said = dict.fromkeys([BASELINE, *(named(others) for others in without.values())], CANNOT_TELL)
     for count in range(FEWEST, MOST + 1):
-        measured.rounds(arms, STAGE, count, measured.runs(list(sets)), enough)
-        said = [_verdict(measured, full, named(others)) for others in without.values()]
-        said.append(_verdict(measured, full, BASELINE))
-        if CANNOT_TELL not in said or enough():
+        still = [name for name in said if said[name] == CANNOT_TELL]
+        measured.rounds(arms, STAGE, count, measured.runs([name for name in sets if name in (full, *still)]), enough)
+        said |= {name: _verdict(measured, full, name) for name in still}
+        if CANNOT_TELL not in said.values() or enough():
             break
-    rows = [_row(measured, c.name, words_of((c,)), full, named(without[c])) for c in chosen]
+    rows = [_row(measured, c.name, words_of((c,)), full, named(without[c]), said[named(without[c])]) for c in chosen]
     return Bought(told(measured.ratio(STAGE, full, error=ERROR)), rows)
 
 
@@ -56,7 +57,7 @@ def _verdict(measured: Measured, full: str, against: str) -> str:
     return verdict(measured.ratio(STAGE, full, against, ERROR), measured.floor(STAGE, ERROR))
 
 
-def _row(measured: Measured, name: str, words: Sequence[str], full: str, against: str) -> dict[str, Any]:
+def _row(measured: Measured, name: str, words: Sequence[str], full: str, against: str, said: str) -> dict[str, Any]:
     row = unmeasured(name, words, "left_out", against)
     if cause := measured.looks[against].cause or measured.looks[full].cause:
         return {**row, "status": "failed", "cause": cause}
@@ -65,6 +66,6 @@ def _row(measured: Measured, name: str, words: Sequence[str], full: str, against
         **row,
         **facts(look, step),
         "ratio": told(measured.ratio(STAGE, full, against, ERROR)),
-        "verdict": _verdict(measured, full, against),
+        "verdict": said,
         "break_even_step": break_even(look, step, measured.looks[against], measured.step_seconds(STAGE, against)),
     }

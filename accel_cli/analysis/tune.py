@@ -95,6 +95,7 @@ class Tune:
         spent = confirmation.cut_short or self.left <= 0
         with self.study.change() as content:
             content["finalists"] = [finalist.to_dict() for finalist in finalists]
+            content.setdefault("confirmed_seconds", round(self.request.budget_seconds - self.left, 3))
         for candidate in chosen if winner is None else set(chosen) - set(winner.chosen):
             self._note(candidate, "finalist", next((f.cause for f in finalists if f.cause), ""))
         self._conclude(winner)
