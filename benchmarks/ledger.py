@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/ledger.py repeats             three techniques, each alone, ten times, on the digits
     .venv/bin/python benchmarks/ledger.py injected            a step slowed by 5% and by 0.3%, on purpose
     .venv/bin/python benchmarks/ledger.py six                 six techniques: alone, added up, left out; on the digits
-    .venv/bin/python benchmarks/ledger.py six --images FOLDER      the same on images of a folder, such as CIFAR-10's
+    .venv/bin/python benchmarks/ledger.py six --images FOLDER      the same on JPEG files, in train/ and test/
 
 repeats: a data set of one's own that reads image by image. Known to help: decoded once, batches by one gather. Known to
 hurt on two cores, with steps this short: two worker processes. Nothing: how many checkpoints are kept.
@@ -63,6 +63,15 @@ class Digits(torch.utils.data.Dataset):
 def digits(split):
     return Digits({"train": slice(0, 1200), "validation": slice(1200, 1500), "test": slice(1500, None)}[split])
 
+def images(split, root):
+    """Every tenth file of a folder, decoded whenever it is read."""
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import ToTensor
+    found = ImageFolder(f"{root}/{'test' if split == 'test' else 'train'}", ToTensor())
+    some = torch.utils.data.Subset(found, range(5 if split == "validation" else 0, len(found), 10))
+    some.classes = found.classes
+    return some
+
 class Slowed(torch.optim.AdamW):
     """AdamW that takes so many seconds more."""
     def __init__(self, parameters, delay=0.0, **more):
@@ -83,7 +92,7 @@ def main() -> None:
     parser.add_argument("part", choices=("repeats", "injected", "six"))
     parser.add_argument("--times", type=int, default=10, help="of the part repeats; 3 of injected")
     parser.add_argument("--budget", type=float, default=3.0, help="minutes of one ledger")
-    parser.add_argument("--images", type=Path, help="folder with train/<class>/*, for the part six")
+    parser.add_argument("--images", type=Path, help="folder with train/<class>/* and test/<class>/*, for the part six")
     parser.add_argument("--seeds", type=int, default=3, help="of the whole runs, for the part six")
     parser.add_argument("--error", type=float, default=0.001, help="of one verdict")
     arguments = parser.parse_args()
@@ -118,8 +127,8 @@ def injected(arguments: argparse.Namespace) -> None:
 def six(arguments: argparse.Namespace) -> None:
     base = SMALL
     if arguments.images:
-        base = f"data=image_folder data.root={arguments.images} model=cnn train.epochs=null train.steps=150"
-        base += " hardware.threads=1 loader=workers loader.workers=1"
+        base = f"{SMALL.replace('digits', 'images')} data.args={{root: {arguments.images.resolve()}}}"
+        base += " train.epochs=null train.steps=150"
     found = ledger(SIX, "--base", base, "--seeds", str(arguments.seeds), arguments=arguments, show=True)
     print(said(found))
 
