@@ -57,10 +57,8 @@ def too_few(content: dict[str, Any]) -> str:
     fewest, rounds = fewest_rounds(content["error"]), content["rounds"]
     if rounds >= fewest or not any(row["status"] == "measured" for row in content["rows"]):
         return ""
-    minutes = (
-        f"--budget {math.ceil(content['probe_seconds'] / rounds * fewest / 60)}" if rounds else "a larger --budget"
-    )
-    return f"no verdict comes of less than {fewest} rounds, and there was time for {rounds}: try {minutes}"
+    needed = math.ceil(content["probe_seconds"] / rounds * fewest / 60) if rounds else "of more minutes"
+    return f"no verdict comes of less than {fewest} rounds, and there was time for {rounds}: try --budget {needed}"
 
 
 def headline(content: dict[str, Any]) -> str:

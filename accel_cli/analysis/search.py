@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
@@ -80,10 +81,24 @@ def objective(row: Mapping[str, Any]) -> float | None:
     return best
 
 
+def without_seed(words: Sequence[str]) -> tuple[str, ...]:
+    """What a point shares with its repeats over seeds."""
+    return tuple(word for word in words if not word.lstrip("+").startswith("train.seed="))
+
+
 def ranked(rows: Sequence[Row], mode: str | None = None) -> list[Row]:
-    """The best first; then the others, in order."""
+    """The best first; then the others, in order. Repeats over seeds stand together, and go by their mean."""
     mode = mode or next((row["metric"]["mode"] for row in rows if objective(row) is not None), "min")
     sign = -1 if mode == "max" else 1
-    valued = [(sign * value, row["number"], row) for row in rows if (value := objective(row)) is not None]
-    first = [row for _, _, row in sorted(valued, key=lambda item: item[:2])]
+    repeats: dict[tuple[str, ...], list[float]] = {}
+    for row in rows:
+        if (value := objective(row)) is not None:
+            repeats.setdefault(without_seed(row["point"]), []).append(value)
+    means = {words: sign * statistics.fmean(values) for words, values in repeats.items()}
+    valued = [
+        (means[words := without_seed(row["point"])], words, sign * value, row["number"], row)
+        for row in rows
+        if (value := objective(row)) is not None
+    ]
+    first = [row for *_, row in sorted(valued, key=lambda item: item[:-1])]
     return [*first, *(row for row in rows if objective(row) is None)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import statistics
 from collections import Counter
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from accel_cli.analysis.pareto import Measured, Mode
 from accel_cli.analysis.reading import Record
 from accel_cli.analysis.result import Result, count, part_of, rows_of, short, words_of
 from accel_cli.analysis.run_folder import RunFolder
+from accel_cli.analysis.search import without_seed
 from accel_cli.analysis.wording import NOTHING, duration, is_finite, number, plain_name
 
 ENDED = ("completed", "target_reached", "stopped_early")
@@ -51,7 +53,7 @@ class Point(NamedTuple):
     @property
     def repeats(self) -> str:
         """What it shares with its repeats over seeds."""
-        return words_of([word for word in self.words if not word.lstrip("+").startswith("train.seed=")])
+        return words_of(without_seed(self.words))
 
 
 def findings(result: Result) -> Findings:
@@ -119,10 +121,34 @@ def metric_of(result: Result) -> tuple[str, Mode]:
     return name, "min" if next((one["mode"] for one in said if one.get("mode")), "max") == "min" else "max"
 
 
+class Repeated(NamedTuple):
+    """Points that differ in the seed alone, and have a metric."""
+
+    points: list[Point]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(point.best or 0 for point in self.points)
+
+    @property
+    def seconds(self) -> float:
+        return statistics.fmean(point.seconds or 0 for point in self.points)
+
+    @property
+    def label(self) -> str:
+        first = self.points[0]
+        return f"{first.label} (point {first.number})" if len(self.points) == 1 else first.repeats or "as it is"
+
+
 def ranked(points: list[Point], mode: Mode) -> list[Point]:
-    """Those with a metric, the best first."""
+    """Those with a metric, the best first; repeats over seeds stand together, and go by their mean."""
     sign = -1 if mode == "max" else 1
-    return sorted((p for p in points if p.best is not None), key=lambda p: (sign * (p.best or 0), p.seconds or 0))
+    groups: dict[str, list[Point]] = {}
+    measured = [point for point in points if point.best is not None]
+    for point in sorted(measured, key=lambda p: (sign * (p.best or 0), p.seconds or 0)):
+        groups.setdefault(point.repeats, []).append(point)
+    order = sorted(map(Repeated, groups.values()), key=lambda each: (sign * round(each.mean, 9), each.seconds))
+    return [point for each in order for point in each.points]
 
 
 def _table(points: list[Point], axes: list[str], metric: str, best: list[Point], front: set[int]) -> Table:
@@ -174,22 +200,29 @@ def _sentences(points: list[Point], order: list[Point], metric: str, mode: Mode,
     found = []
     if order:
         best = order[0]
-        took = f", after {duration(best.seconds)} of steps" if best.seconds is not None else ""
-        found.append(f"The {name} is {number(best.best)}: {best.label} (point {best.number}){took}.")
+        over = _repeated(best, order)
+        took = f", after {duration(over.seconds)} of steps" if best.seconds is not None else ""
+        value = number(over.mean)
+        if len(over.points) > 1:
+            ends = sorted(point.best or 0 for point in over.points)
+            name += " on average"
+            value += f", {number(ends[0])} to {number(ends[-1])} over {len(ends)} seeds"
+        found.append(f"The {name} is {value}: {over.label}{took}.")
     timed = [(point.seconds, point) for point in points if point.seconds is not None and point.status in ENDED]
     if timed and not order:
         spent, point = min(timed, key=lambda one: one[0])
         found.append(f"The quickest: {point.label} (point {point.number}), {duration(spent)}; no metric was measured.")
     counts = Counter(plain_name(point.status) for point in points)
     found.append(f"Of {count(len(points), 'point')}: {', '.join(f'{n} {status}' for status, n in counts.items())}.")
-    quick = [point for point in order if point.number in front and point.seconds is not None and point is not order[0]]
-    if quick and order:
-        first = min(quick, key=lambda point: point.seconds or 0)
-        found.append(
-            f"The quickest on the front: {first.label} (point {first.number}), {number(first.best)} after "
-            f"{duration(first.seconds)}."
-        )
+    fronts = [_repeated(point, order) for point in order if point.number in front and point.seconds is not None]
+    if quick := [each for each in fronts if order[0] not in each.points]:
+        first = min(quick, key=lambda each: each.seconds)
+        found.append(f"The quickest on the front: {first.label}, {number(first.mean)} after {duration(first.seconds)}.")
     return found
+
+
+def _repeated(point: Point, order: list[Point]) -> Repeated:
+    return Repeated([other for other in order if other.repeats == point.repeats])
 
 
 def _remark(result: Result) -> str:

@@ -74,6 +74,13 @@ def test_ranked_has_the_best_first() -> None:
     assert [one["number"] for one in ranked(rows)] == [2, 1, 0]
 
 
+def test_ranked_goes_by_the_mean_over_seeds_not_by_the_luckiest() -> None:
+    rows = [row(number, "0.1", "completed", best) for number, best in enumerate((0.3, 0.9, 0.7, 0.65))]
+    for number, one in enumerate(rows):
+        one["point"] = ["a=1" if number < 2 else "a=2", f"train.seed={number % 2}"]
+    assert [one["number"] for one in ranked(rows)] == [2, 3, 1, 0]
+
+
 def test_optuna_is_made_anew_from_the_rows() -> None:
     """What had ended counts; what had not gets its trial back, and is judged by what it had reported."""
     pytest.importorskip("optuna")

@@ -209,6 +209,9 @@ def test_a_sweep_over_seeds_shows_their_spread(build: Build) -> None:
         for seed in range(2)
     ]
     page = read(build("sweep", sweep(points=points, axes={"loader": ["memory", "workers"], "train.seed": ["0", "1"]})))
+    assert (
+        "The highest accuracy on average is 0.965, 0.96 to 0.97 over 2 seeds: loader=memory, after 10.5 s" in page.words
+    )
     assert "Bars: lowest to highest over seeds" in page.words
     assert ("class", "bars") in page.attributes
     assert "Accuracy over train.seed" not in page.words
