@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from accel_cli.analysis.result import ratio_text
@@ -11,6 +12,9 @@ from accel_cli.analysis.statistics import CANNOT_TELL, HELPS, HURTS, NO_EFFECT, 
 from accel_cli.analysis.wording import NOTHING, duration, number, plain_name, size
 
 HEADER = ("technique", "time of a step", "verdict", "step", "samples/s", "memory", "sent a step", "once", "pays after")
+LEAST_MISSED = ("once", "samples/s", "sent a step", "memory", "step", "pays after")
+"""In this order columns make room."""
+GAP = "  "
 TITLES = {
     "alone": "each alone, against the baseline",
     "together": "one after another added, against the baseline",
@@ -18,29 +22,70 @@ TITLES = {
 }
 
 
-def lines(content: dict[str, Any]) -> list[str]:
-    """The whole table, its parts under their titles."""
+def lines(content: dict[str, Any], width: int | None = None) -> list[str]:
+    """The whole table, its parts under their titles; of ``width`` columns at most, where that leaves what matters.
+
+    What whole runs came to stands in a second one.
+    """
     base = content["baseline"]
     header = [*HEADER, *(["test metric"] if _has(content, "metric") else [])]
     header += ["time to target"] if _has(content, "seconds_to_target") else []
     header += ["whole run"] if _has(content, "run_seconds") else []
     parts = [("", [_baseline(content, header)])]
     for form, title in TITLES.items():
-        if rows := [_cells(row, header) for row in content["rows"] if row["form"] == form]:
+        if rows := _named(form, [(row, _cells(row, header)) for row in content["rows"] if row["form"] == form]):
             parts.append((title, rows))
-    cells = [header, *(row for _, rows in parts for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    out = [_line(header, widths)]
-    for title, rows in parts:
-        out += ([f"  {title}"] if title else []) + [_line(row, widths) for row in rows]
+    shown, left_out = _fitting([header, *(row for _, rows in parts for row in rows)], width)
+    out = _table(header, parts, shown)
+    if len(header) > len(HEADER):
+        out += ["", *_table(header, parts, [0, *range(len(HEADER), len(header))])]
     out += [f"  {row['technique']}: {row['status']}: {row['cause']}" for row in content["rows"] if row["cause"]]
     out += [
         f"  {row['technique']}: unequal work: {', '.join(row['unequal'])}; times are a sample's"
         for row in content["rows"]
         if row["unequal"] and row["form"] == "alone"
     ]
-    floor = f"baseline against itself {ratio_text(content['floor'])}" if base else ""
-    return [*out, f"  {floor}, {content['rounds']} rounds, margin {content['margin']:.0%}"] if floor else out
+    if base:
+        floor = f"baseline against itself {ratio_text(content['floor'])}"
+        out.append(f"  {floor}, {content['rounds']} rounds, margin {content['margin']:.0%}")
+    if left_out:
+        out.append(f"  a wider terminal, or the report, also has: {', '.join(left_out)}")
+    return out
+
+
+def _named(form: str, rows: list[tuple[dict[str, Any], list[str]]]) -> list[list[str]]:
+    """Cells of a form's rows; of those that grow by one technique after another, each names what it adds."""
+    if form == "together":
+        for (before, _), (row, cells) in pairwise(rows):
+            cells[0] = f"  {row['technique'].removeprefix(before['technique']).strip()}"
+    return [cells for _, cells in rows]
+
+
+def _fitting(cells: list[list[str]], width: int | None) -> tuple[list[int], list[str]]:
+    """(the columns of the probes' table, the titles of those for which there is no room); empty ones are not missed."""
+    header, *rows = cells
+    shown = [c for c in range(len(HEADER)) if c < 3 or any(row[c] not in ("", NOTHING) for row in rows)]
+    left_out: list[str] = []
+    for title in LEAST_MISSED:
+        if width is None or sum(max(len(row[c]) for row in cells) + len(GAP) for c in shown) - len(GAP) <= width:
+            break
+        if (column := header.index(title)) in shown:
+            shown.remove(column)
+            left_out.append(title)
+    return shown, left_out
+
+
+def _table(header: list[str], parts: list[tuple[str, list[list[str]]]], shown: Sequence[int]) -> list[str]:
+    rows = [header, *(row for _, part in parts for row in part)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+
+    def line(row: list[str]) -> str:
+        return GAP.join(row[column].ljust(widths[column]) for column in shown).rstrip()
+
+    out = [line(header)]
+    for title, part in parts:
+        out += ([f"  {title}"] if title else []) + [line(row) for row in part]
+    return out
 
 
 def progress(content: dict[str, Any]) -> str:
@@ -139,7 +184,3 @@ def _facts(of: dict[str, Any]) -> list[str]:
         size(of["communication_bytes"]) if of["communication_bytes"] else NOTHING,
         ", ".join(f"{name} {duration(seconds)}" for name, seconds in once.items()) or NOTHING,
     ]
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()

@@ -45,6 +45,8 @@ class Interval(NamedTuple):
         return f"{self.value:{form}} {self.range(form)}"
 
     def range(self, form: str = ".3g") -> str:
+        if not math.isfinite(self.low) and not math.isfinite(self.high):
+            return "[?]"
         usual = [form if abs(end) < FEW_DIGITS else ".3g" for end in (self.low, self.high)]
         ends = zip((self.low, self.high), usual, strict=True)
         low, high = (f"{end:{form}}" if math.isfinite(end) else "?" for end, form in ends)

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import time
+from shutil import get_terminal_size
 from typing import Any
 
 from accel_cli.analysis.ledger import Ledger, Target
@@ -66,7 +67,7 @@ def _measure(
     view.close()
     page = write_report([study.folder], study.folder / "report.html")
     if not arguments.json:
-        print("\n".join(lines(study.content)))
+        print("\n".join(lines(study.content, get_terminal_size().columns if sys.stdout.isatty() else None)))
         found = "\n".join(text for text in (headline(study.content), too_few(study.content)) if text)
         print(f"\n{found}\nreport  {shorter(page)}", file=sys.stderr)
     return 0
@@ -127,7 +128,7 @@ class Terminal(Quiet):
         self._show(f"first look: {arm}")
 
     def rounds(self, content: dict[str, Any]) -> None:
-        self.table = "\n".join(lines(content))
+        self.table = "\n".join(lines(content, self.live.console.width))
         self._show(progress(content))
 
     def running(self, arm: str, seed: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from accel_cli.analysis.result import count, ratio_text
 from accel_cli.analysis.wording import NOTHING, number, size
 from accel_cli.cli.table import columns
 
@@ -12,12 +13,12 @@ def lines(content: dict[str, Any]) -> list[str]:
     rows = [["setting", "time of a step", "step", "memory", ""]]
     for row in content["candidates"]:
         said = row["status"] + (f": {row['cause']}" if row["cause"] else "")
-        rows.append([f"  {row['name']}", _ratio(row["ratio"]), *_facts(row), said])
+        rows.append([f"  {row['name']}", ratio_text(row["ratio"]), *_facts(row), said])
     if content["bought"]:
-        rows.append(["what each chosen setting buys beside the others", "", "", "", ""])
+        rows.append(["bought, beside the others", "", "", "", ""])
     for row in content["bought"]:
         said = row["verdict"] if row["status"] == "measured" else f"{row['status']}: {row['cause']}"
-        rows.append([f"  {row['technique']}", _ratio(row["ratio"]), *_facts(row), said])
+        rows.append([f"  {row['technique']}", ratio_text(row["ratio"]), *_facts(row), said])
     found = columns(rows).splitlines()
     for finalist in content["finalists"]:
         found.append(f"  {' '.join(finalist['words'])}: {_finalist(finalist)}")
@@ -30,7 +31,7 @@ def headline(content: dict[str, Any], folder: str) -> str:
         out = [f"keeps to the run as it stands: nothing that was tried is better for {content['objective']}"]
     else:
         ratio = chosen["ratio"]
-        said = f"a step takes {_ratio(ratio)} of its time before" if ratio else "not timed to the end"
+        said = f"a step takes {ratio_text(ratio)} of its time before" if ratio else "not timed to the end"
         out = [f"{' '.join(chosen['words'])}: {said}{_metric(chosen['metric'])}"]
     if content["status"] == "budget":
         out.append(f"the budget of {content['budget_seconds'] / 60:g} minutes was spent before all was told")
@@ -40,7 +41,7 @@ def headline(content: dict[str, Any], folder: str) -> str:
 
 def _finalist(finalist: dict[str, Any]) -> str:
     seconds = finalist["seconds_to_target"]
-    found = [f"{finalist['seeds']} seeds"]
+    found = [count(finalist["seeds"], "seed")]
     if seconds:
         found.append("to the target in " + ", ".join("not" if s is None else f"{s:.2f} s" for s in seconds))
     found.append(_metric(finalist["metric"]).lstrip(", "))
@@ -55,14 +56,6 @@ def _metric(metric: dict[str, Any] | None) -> str:
     ends = [difference["low"], difference["high"]]
     between = "" if None in ends else f" [{ends[0]:+.4f}, {ends[1]:+.4f}]"
     return f", {metric['name']} {difference['value']:+.4f}{between}, floor: {metric['floor']}"
-
-
-def _ratio(ratio: dict[str, Any] | None) -> str:
-    """``0.512 [0.501, 0.520]``; three dots for an end that is not known yet."""
-    if ratio is None or ratio["value"] is None:
-        return NOTHING
-    low, high = (f"{ratio[end]:.3f}" if ratio[end] else "..." for end in ("low", "high"))
-    return f"{ratio['value']:.3f} [{low}, {high}]"
 
 
 def _facts(row: dict[str, Any]) -> list[str]:

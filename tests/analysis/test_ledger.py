@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import study_builder
+
+from accel_cli.analysis.ledger_table import lines
 
 SLOW_DATA = """
 import time
@@ -112,6 +115,19 @@ def test_a_technique_that_fails_is_a_row_and_too_little_time_is_said(here: Path)
     assert found["status"] == "budget"
     assert [row["status"] for row in found["rows"]] == ["measured", "failed"]
     assert "missing" in found["rows"][1]["cause"]
+
+
+def test_the_table_makes_room_in_a_narrow_terminal() -> None:
+    whole = study_builder.ledger()
+    wide, narrow = lines(whole), lines(whole, 120)
+    assert max(map(len, narrow)) <= 120 < max(map(len, wide))
+    assert "time of a step" in narrow[0]
+    assert "once" in wide[0]
+    assert "once" not in narrow[0]
+    assert re.search("a wider terminal.*once", narrow[-1])
+    assert any("time to target" in line and "test metric" in line for line in narrow)
+    added = [line for line in wide if line.startswith("  + ")]
+    assert added, wide
 
 
 @pytest.mark.parametrize(

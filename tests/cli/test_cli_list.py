@@ -1,6 +1,11 @@
 """accel list: everything that exists, what it means, and whether this machine can use it."""
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +133,20 @@ def test_options_of_ones_own_stand_beside_accels(tmp_path: Path, capsys: pytest.
     (row,) = [row for row in rows(capsys, "hardware", "--config-dir", str(tmp_path)) if row["option"] == "big"]
     assert row["meaning"] == "The cluster's nodes."
     assert Judge.of([tmp_path], BARE).availability("hardware", "big").why.startswith("no NVIDIA")
+
+
+def test_what_is_too_long_for_a_terminal_stands_below_in_whole_words() -> None:
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-m", "accel_cli", "list"]
+    with subprocess.Popen(line, stdout=theirs, env={**os.environ, "COLUMNS": "90", "NO_COLOR": "1"}) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # the end of a terminal, on Linux
+            while found := os.read(ours, 1 << 16):
+                seen += found
+    os.close(ours)
+    assert process.returncode == 0
+    text = seen.decode().splitlines()
+    at = text.index(next(line for line in text if line.startswith("      options: adadelta")))
+    assert text[at - 1].startswith("optimizer")
+    assert all(len(line) <= 90 for line in text if line.startswith("   "))
