@@ -47,13 +47,23 @@ def bucket_megabytes(config: Any, world: World) -> float:
 def waited_seconds(model: nn.Module, clock: Any) -> float:
     """Of all backward passes, beyond what they compute by DDP's own timers, in nanoseconds.
 
-    DDP looks at the first ten steps and at every hundredth: what backward computes is alike in all of them, while how
-    long it waits is not, for links let a burst pass at once, and powersgd sends its first gradients whole.
+    DDP looks at the first ten steps and at every hundredth, and tells of the mean and of the last one. What backward
+    computes is alike in them, but for the very first, which builds: the smaller counts. How long it waits is not, for
+    links let a burst pass at once, and powersgd sends its first gradients whole: the larger is the most that a pass may
+    have waited, where compiling took the rest.
     """
     if not isinstance(model, DistributedDataParallel):
         return 0.0
-    computes = model._get_ddp_logging_data().get("avg_backward_compute_time")
-    return 0.0 if computes is None else max(0.0, clock.seconds["backward"] - clock.marks["backward"] * computes / 1e9)
+    data = model._get_ddp_logging_data()
+    if not data.get("avg_backward_compute_time"):
+        return 0.0
+    computes = min(data[f"{which}backward_compute_time"] for which in ("avg_", "")) / 1e9
+    waits = max(
+        data[f"{which}backward_comm_time"] - data[f"{which}backward_compute_comm_overlap_time"]
+        for which in ("avg_", "")
+    )
+    passes, seconds = clock.marks["backward"], clock.seconds["backward"]
+    return max(0.0, min(seconds - passes * computes, passes * waits / 1e9))
 
 
 def share_buffers(buffers: Iterable[Tensor], world: World) -> None:

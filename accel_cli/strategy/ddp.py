@@ -29,4 +29,4 @@ class DDP(Strategy):
 
     def exposed_communication(self, model: nn.Module, clock: Any, seen: float) -> float:
         # powersgd waits inside backward, which DDP's timers take for computing once it has begun to: then it is seen.
-        return max(seen, averaged.waited_seconds(model, clock))
+        return min(clock.seconds["backward"], max(seen, averaged.waited_seconds(model, clock)))

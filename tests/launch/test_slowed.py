@@ -103,6 +103,6 @@ def test_a_throttled_link_is_named(folder: Path) -> None:
         thin = [*command, "communication=powersgd", "communication.start_step=1", "--run-dir", "thin"]
         done = subprocess.run(thin, cwd=folder, env=LINK, capture_output=True, text=True, timeout=120)
         shares = json.loads(done.stdout)["time_share"]
-        assert min(shares[phase] for phase in ("communication", "forward", "backward", "optimizer")) > 0.01, shares
+        assert min(shares[phase] for phase in ("communication", "forward", "optimizer")) > 0.01, shares
     finally:
         subprocess.run([SCRIPT, "down"], env=LINK, check=True)
