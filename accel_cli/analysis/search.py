@@ -90,15 +90,14 @@ def ranked(rows: Sequence[Row], mode: str | None = None) -> list[Row]:
     """The best first; then the others, in order. Repeats over seeds stand together, and go by their mean."""
     mode = mode or next((row["metric"]["mode"] for row in rows if objective(row) is not None), "min")
     sign = -1 if mode == "max" else 1
-    repeats: dict[tuple[str, ...], list[float]] = {}
+
+    def value(row: Row) -> float:
+        return sign * (objective(row) or 0.0)
+
+    repeats: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        if (value := objective(row)) is not None:
-            repeats.setdefault(without_seed(row["point"]), []).append(value)
-    means = {words: sign * statistics.fmean(values) for words, values in repeats.items()}
-    valued = [
-        (means[words := without_seed(row["point"])], words, sign * value, row["number"], row)
-        for row in rows
-        if (value := objective(row)) is not None
-    ]
-    first = [row for *_, row in sorted(valued, key=lambda item: item[:-1])]
+        if objective(row) is not None:
+            repeats.setdefault(without_seed(row["point"]), []).append(row)
+    groups = sorted(repeats.values(), key=lambda group: statistics.fmean(map(value, group)))
+    first = [row for group in groups for row in sorted(group, key=value)]
     return [*first, *(row for row in rows if objective(row) is None)]

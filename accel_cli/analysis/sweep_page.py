@@ -147,7 +147,7 @@ def ranked(points: list[Point], mode: Mode) -> list[Point]:
     measured = [point for point in points if point.best is not None]
     for point in sorted(measured, key=lambda p: (sign * (p.best or 0), p.seconds or 0)):
         groups.setdefault(point.repeats, []).append(point)
-    order = sorted(map(Repeated, groups.values()), key=lambda each: (sign * round(each.mean, 9), each.seconds))
+    order = sorted(map(Repeated, groups.values()), key=lambda each: (sign * each.mean, each.seconds))
     return [point for each in order for point in each.points]
 
 

@@ -7,7 +7,6 @@ import json
 import re
 import sys
 import time
-from shutil import get_terminal_size
 from typing import Any
 
 from accel_cli.analysis.ledger import Ledger, Target
@@ -17,6 +16,7 @@ from accel_cli.analysis.report import write_report
 from accel_cli.analysis.study import Study
 from accel_cli.analysis.techniques import Techniques, compare, split
 from accel_cli.cli.check import base
+from accel_cli.cli.table import terminal_width
 from accel_cli.cli.train import shorter
 from accel_cli.errors import ConfigError, Problem
 from accel_cli.launch.crew import Crew
@@ -67,7 +67,7 @@ def _measure(
     view.close()
     page = write_report([study.folder], study.folder / "report.html")
     if not arguments.json:
-        print("\n".join(lines(study.content, get_terminal_size().columns if sys.stdout.isatty() else None)))
+        print("\n".join(lines(study.content, terminal_width())))
         found = "\n".join(text for text in (headline(study.content), too_few(study.content)) if text)
         print(f"\n{found}\nreport  {shorter(page)}", file=sys.stderr)
     return 0

@@ -25,6 +25,11 @@ def paint(text: str, style: str) -> str:
     return f"\033[{CODES[style]}m{text}\033[0m" if style and text and coloured() else text
 
 
+def terminal_width() -> int | None:
+    """Of standard output; None where that is no terminal."""
+    return get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def columns(rows: Sequence[Sequence[str]], styles: Sequence[Sequence[str]] | None = None, indent: str = "") -> str:
     """Rows of cells, each column as wide as its widest cell; ``styles`` names one for each cell, "" for none.
 
@@ -32,7 +37,7 @@ def columns(rows: Sequence[Sequence[str]], styles: Sequence[Sequence[str]] | Non
     """
     if not rows:
         return ""
-    room = get_terminal_size().columns if sys.stdout.isatty() else 0
+    room = terminal_width()
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     lines = []
     for number, row in enumerate(rows):
@@ -48,12 +53,12 @@ def columns(rows: Sequence[Sequence[str]], styles: Sequence[Sequence[str]] | Non
     return "\n".join(lines)
 
 
-def _laid_out(text: str, start: int, room: int, below: int) -> tuple[str, list[str], int]:
+def _laid_out(text: str, start: int, room: int | None, below: int) -> tuple[str, list[str], int]:
     """(what stands in the row, the lines below it, the column where these begin), of a text that begins at ``start``.
 
-    ``room`` is the width of the terminal, 0 for none.
+    ``room`` is the width of the terminal.
     """
-    if not room or start + len(text) <= room:
+    if room is None or start + len(text) <= room:
         return text, [], start
     if room - start >= LEAST_ROOM:
         first, *more = wrap(text, room - start, break_on_hyphens=False)
