@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -19,25 +21,27 @@ class Parser(argparse.ArgumentParser):
 
 def positive(text: str) -> float:
     """A number above 0, for argparse."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
+    return _within(text, float, lambda value: 0 < value < math.inf, "a number above 0")
 
 
 def share(text: str) -> float:
     """Between 0 and 1; ``5%`` is 0.05."""
-    value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
+
+    def read(text: str) -> float:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+
+    return _within(text, read, lambda value: 0 < value < 1, "between 0 and 1, or between 0% and 100%")
 
 
 def count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
+    return int(_within(text, int, lambda value: value >= 1, "a whole number, 1 or more"))
+
+
+def _within(text: str, kind: Callable[[str], float], holds: Callable[[float], bool], what: str) -> float:
+    with contextlib.suppress(ValueError):
+        if holds(value := kind(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is not {what}")
 
 
 def _parse_problem(parser: argparse.ArgumentParser, message: str) -> Problem:
@@ -52,9 +56,15 @@ def _parse_problem(parser: argparse.ArgumentParser, message: str) -> Problem:
         )
     if message.startswith("unrecognized arguments: "):
         word = message.removeprefix("unrecognized arguments: ").split()[0]
+        if not word.startswith("-"):
+            return Problem(word, f"is one word too many for {parser.prog}", f"see {parser.prog} --help")
         flags = [flag for action in parser._actions for flag in action.option_strings]
         return Problem(word, "no such flag", did_you_mean(nearest(word, flags)) or f"see {parser.prog} --help")
-    return Problem(parser.prog, message, f"see {parser.prog} --help")
+    if message.startswith("argument "):
+        flag, _, why = message.removeprefix("argument ").partition(": ")
+        return Problem(flag, why, f"see {parser.prog} --help")
+    missing = message.removeprefix("the following arguments are required: ")
+    return Problem(parser.prog, message if missing == message else f"needs {missing}", f"see {parser.prog} --help")
 
 
 def parallel(text: str) -> int | None:
@@ -84,7 +94,9 @@ def shared() -> Shared:
         "--plugin", action="append", default=[], metavar="NAME", help="a module, file or folder of your own to import"
     )
     composing = Parser(add_help=False, parents=[common, code])
-    composing.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as strategy=ddp or train.epochs=3")
+    composing.add_argument(
+        "overrides", nargs="*", default=[], metavar="OVERRIDE", help="such as strategy=ddp or train.epochs=3"
+    )
     composing.add_argument(
         "--config-dir", action="append", default=[], type=Path, metavar="DIR", help="your own options and recipes"
     )

@@ -88,7 +88,7 @@ def parser() -> Parser:
     resume = verb("resume", "go on with a run from its newest checkpoint", common, code)
     resume.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     resume.add_argument(
-        "overrides", nargs="*", metavar="OVERRIDE", help="how it runs from here on, such as strategy=fsdp"
+        "overrides", nargs="*", default=[], metavar="OVERRIDE", help="how it runs from here on, such as strategy=fsdp"
     )
 
     evaluate = verb("evaluate", "the metrics of a run's checkpoint on a split", common, code)
@@ -99,12 +99,16 @@ def parser() -> Parser:
     export = verb("export", "a run's model for other runtimes, compared there", common, code, epilog=EXPORT_EPILOG)
     export.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     export.add_argument(
-        "formats", nargs="*", metavar="FORMAT", help="such as format=onnx export.opset=18; default: the run's own"
+        "formats",
+        nargs="*",
+        default=[],
+        metavar="FORMAT",
+        help="such as format=onnx export.opset=18; default: the run's own",
     )
     export.add_argument("--which", default="latest", metavar="NAME", help="latest, best or step-00000100")
 
     report = verb("report", "one self-contained HTML page about runs, a ledger, a sweep, a tune", common)
-    report.add_argument("runs", nargs="+", type=Path, metavar="X", help="run folders, or the folder of one study")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or the folder of one study")
     report.add_argument("--markdown", action="store_true", help="print Markdown instead, for a pull request")
     report.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the first folder")
 

@@ -50,6 +50,7 @@ CONTENTS = {
 }
 
 
+@pytest.mark.flaky(reruns=2)
 @pytest.mark.parametrize("name", CONTENTS)
 def test_a_hostile_recipe(name: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
@@ -67,6 +68,7 @@ def test_code_in_a_recipe_is_refused_for_security(tmp_path: Path) -> None:
         assert str(path) in refused(f"+recipe={path}", code=8)[0].where
 
 
+@pytest.mark.flaky(reruns=2)
 def test_what_is_no_file(tmp_path: Path) -> None:
     pipe, sealed = tmp_path / "pipe.yaml", tmp_path / "sealed.yaml"
     os.mkfifo(pipe)
@@ -87,6 +89,7 @@ def test_good_yaml_is_read_as_hydra_reads_it(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.flaky(reruns=2)
 @settings(max_examples=300, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=some.one_of(some.binary(max_size=200), some.text("{}[]:,&*!'\"#-? \n\tabc1.$", max_size=80).map(str.encode))

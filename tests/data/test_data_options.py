@@ -131,6 +131,7 @@ def test_digits_equal_scikit_learns(make):
     assert np.array_equal(dataset.targets.numpy(), truth.target)
 
 
+@pytest.mark.flaky(reruns=2)
 def test_digits_are_described_quickly_and_without_scikit_learn(make):
     start = time.process_time()
     make("digits").describe()

@@ -47,6 +47,7 @@ def trained(data: float, steps: int = 24) -> tuple[Clock, Device]:
     return clock, device
 
 
+@pytest.mark.flaky(reruns=2)
 def test_launching_is_no_work() -> None:
     """Whatever the loop waits in, the phases have what the device takes; reading meanwhile costs nothing."""
     clock, device = trained(data=0.004)
@@ -58,6 +59,7 @@ def test_launching_is_no_work() -> None:
     assert device.waits == COUNT * 6 + 1  # and one before them; the other steps cost nothing
 
 
+@pytest.mark.flaky(reruns=2)
 def test_what_the_device_waits_for_is_data() -> None:
     clock, _ = trained(data=0.03)
     shares = clock.shares()
@@ -77,6 +79,7 @@ def test_a_host_is_timed_as_it_goes() -> None:
     assert FIRST > 0
 
 
+@pytest.mark.flaky(reruns=2)
 def test_time_that_is_left_out_belongs_to_no_phase() -> None:
     clock = Clock()
     began = time.perf_counter()

@@ -40,6 +40,7 @@ def settled(folder: str, cache: str, flags: list[str] | None = None, plugins: li
     return [decision.to_dict() for decision in decisions]
 
 
+@pytest.mark.flaky(reruns=2)
 def test_a_race_tells_quick_from_slow_and_knows_its_noise() -> None:
     arms = {"slow": lambda: time.sleep(0.004), "quick": lambda: time.sleep(0.002)}
     hardware = type("Still", (), {"synchronize": staticmethod(lambda: None)})()

@@ -138,7 +138,7 @@ def test_train_m_is_the_same_and_ended_sweeps_are_not_repeated(folder: Path) -> 
         (["train.seed=tag(log, interval(0,9))", "--search", "random"], "above 0"),
         (["train.seed=1,2", "--trials", "3"], "--search random"),
         (["train.seed=1,2", "--metric", "train_second"], "did you mean train_seconds"),
-        (["train.seed=1,2", "--limit", "0"], "0 is not above 0"),
+        (["train.seed=1,2", "--limit", "0"], "0 is not a number above 0"),
     ],
 )
 def test_bad_command_starts_nothing(tmp_path: Path, words: list[str], said: str) -> None:
