@@ -9,15 +9,19 @@ from typing import Any
 
 from accel_cli.config.accelerators import GPU
 from accel_cli.config.machine import Machine
+from accel_cli.errors import ConfigError, Problem
 
 PATIENCE = 10.0
-"""Seconds that Slurm's controller may take to tell of its partitions."""
+"""Seconds that Slurm may take for an answer."""
 UNKNOWN = (9, 0)
 """Compute capability of a GPU that only its node can look at: what it lacks is found there, as the run begins."""
 
 
 def machine_of(run: Any, here: Machine) -> Machine:
-    """The plain facts of one node, as far as they are known where the command is typed."""
+    """The plain facts of one node, as far as they are known where the command is typed.
+
+    Raises ConfigError where no job can be submitted, since Slurm's controller is down.
+    """
     return _slurm_node(run.launch, here) if run.launch.option == "slurm" else here
 
 
@@ -26,7 +30,11 @@ def _slurm_node(launch: Any, here: Machine) -> Machine:
     if launch.partition is not None:
         command.append(f"--partition={launch.partition}")
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout
+        ping = _answer(["scontrol", "ping"])  # knows at once what sinfo takes nine seconds to give up on
+        if ping.returncode:
+            why = f"no job can be submitted: {ping.stdout.partition(chr(10))[0] or ping.stderr.strip()}"
+            raise ConfigError(Problem("launch=slurm", why, "wait until scontrol ping says UP, or try launch=local"))
+        said = _answer(command).stdout
     except (OSError, subprocess.TimeoutExpired):
         return here
     rows = [line.split("|") for line in said.splitlines() if line.count("|") == 3]
@@ -52,3 +60,7 @@ def _slurm_node(launch: Any, here: Machine) -> Machine:
         xpus=0,
         tpus=0,
     )
+
+
+def _answer(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)

@@ -115,7 +115,7 @@ def check_tree(
             parts[group] = _several(group, node.get(group), names, spelling, found, problems)
         else:
             parts[group] = _option(group, node.get(group), group, names, spelling, found, problems)
-    defaults = tree.read_yaml(tree.shipped("configs") / "train.yaml")
+    defaults = _defaults(tree.shipped("configs") / "train.yaml")
     for name, schema in SECTIONS.items():
         held = node.get(name)
         if isinstance(held, dict):
@@ -148,7 +148,7 @@ def _several(
     beside = {key: value for key, value in node.items() if key not in (holder, "option")}
     options: Any = Several()
     if schema is not None:
-        defaults = tree.read_yaml(tree.shipped("configs") / "train.yaml")[group]
+        defaults = _defaults(tree.shipped("configs") / "train.yaml")[group]
         options.own, wrong = validate(Part(schema, group, group, beside, defaults, names, spelling))
         found += wrong
     for key in beside if schema is None else ():

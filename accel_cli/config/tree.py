@@ -39,15 +39,24 @@ def options(group: str, extra: Sequence[Path] = ()) -> dict[str, Path]:
     """Option name -> file, of one group."""
     found: dict[str, Path] = {}
     for folder in reversed(folders("configs", extra)):
-        found.update({path.stem: path for path in sorted((folder / group).glob("*.yaml"))})
+        found |= _shipped_options(group) if folder == shipped("configs") else _by_name(folder / group)
     return found
+
+
+@cache
+def _shipped_options(group: str) -> dict[str, Path]:
+    return _by_name(shipped("configs") / group)
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def recipes(extra: Sequence[Path] = ()) -> dict[str, Path]:
     """Recipe name -> file."""
     found: dict[str, Path] = {}
     for folder in reversed(folders("recipes", extra)):
-        found.update({path.stem: path for path in sorted(folder.glob("*.yaml"))})
+        found |= _by_name(folder)
     return found
 
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from command import accel, start, summary, wait_for_step
 
-RUN = ["model=mlp", "model.widths=[32]", "train.epochs=null", "train.steps=3000", "metrics.every=1",
-       "checkpoint.every=20", "evaluate.every=3000"]  # fmt: skip
+RUN = ["model=mlp", "model.widths=[32]", "train.epochs=null", "train.steps=2000", "metrics.every=1",
+       "checkpoint.every=1000", "evaluate.every=2000"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_another_layout_is_the_same_run(interrupted: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     found = summary(interrupted)
     assert (found["status"], found["strategy"], found["world_size"]) == ("completed", "fsdp", 2)
-    assert found["steps"] == 3000 > steps
+    assert found["steps"] == 2000 > steps
     assert found["attempts"] == 2
     assert yaml.safe_load((interrupted / "run.yaml").read_text())["strategy"]["option"] == "fsdp"
     assert yaml.safe_load((interrupted / "attempts" / "run-1.yaml").read_text())["strategy"]["option"] == "single"

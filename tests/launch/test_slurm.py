@@ -6,6 +6,7 @@ What needs a cluster skips without one; scripts/slurm-here makes one of two virt
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -27,10 +28,10 @@ SLURM = ["launch=slurm", "launch.nodes=2", "launch.time=5"]
 
 def answers() -> str:
     """Why there is no Slurm to ask, or nothing."""
-    if shutil.which("sinfo") is None:
-        return "no Slurm here: sinfo is not on PATH; scripts/slurm-here says what to install"
-    asked = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, timeout=30)
-    return "" if asked.returncode == 0 and asked.stdout else "Slurm does not answer: try scripts/slurm-here up"
+    if shutil.which("scontrol") is None:
+        return "no Slurm here: scontrol is not on PATH; scripts/slurm-here says what to install"
+    asked = subprocess.run(["scontrol", "ping"], capture_output=True, text=True, timeout=30)
+    return "" if asked.returncode == 0 else "Slurm does not answer: try scripts/slurm-here up"
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,17 @@ def wait_for_metrics(run: Path) -> None:
     end = time.monotonic() + 90
     while not (run / "metrics.jsonl").exists() and time.monotonic() < end:
         time.sleep(0.1)
+
+
+def test_a_controller_that_is_down_is_refused_at_once(folder: Path) -> None:
+    """By stand-ins for Slurm's own programs: what they say of a controller that is down was taken from a real one."""
+    for name in ("sbatch", "sinfo", "scontrol"):
+        (folder / name).write_text("#!/bin/sh\necho 'Slurmctld(primary) at here is DOWN'; exit 1\n")
+        (folder / name).chmod(0o755)
+    ended = accel("train", "launch=slurm", folder=folder, PATH=f"{folder}:{os.environ['PATH']}")
+    assert ended.returncode == 2
+    assert "no job can be submitted: Slurmctld(primary) at here is DOWN" in ended.stderr
+    assert not (folder / "runs").exists()
 
 
 def test_without_slurm_it_is_refused_before_anything_starts(folder: Path) -> None:
