@@ -1,4 +1,4 @@
-"""The run folders below a folder: how each stands, and which hold nothing worth keeping."""
+"""The runs and studies below a folder: how each stands, and which runs hold nothing worth keeping."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from accel_cli.analysis.result import Result, kind_of
 from accel_cli.analysis.run_folder import RunFolder
+from accel_cli.analysis.wording import as_number
 
 DEEPEST = 6
-"""Levels below the folder that are searched: a run stands in runs/, a sweep's points one deeper."""
+"""Levels below the folder that are searched."""
 OLD_SECONDS = 24 * 3600
 """A dry run may wait for its cluster that long."""
 EMPTY_HANDED = ("failed", "interrupted", "unfinished")
@@ -46,15 +48,45 @@ class Row:
         return {**vars(self), "path": str(self.path)}
 
 
-def rows(folder: Path) -> list[Row]:
-    """Every run below ``folder`` (or itself), the newest last."""
-    found = [look(path) for path in run_folders(folder)]
+@dataclass(frozen=True)
+class Study:
+    """The folder of a ledger, sweep, tune or bench, with all the runs that it holds."""
+
+    path: Path
+    kind: str
+    status: str
+    """running, unfinished (ended without a word), budget spent, or its own."""
+    seconds: float | None
+    bytes: int
+    command: str
+    started: float
+    """When it was begun, in seconds since 1970."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "path": str(self.path)}
+
+
+T = TypeVar("T", Row, Study)
+
+
+def listed(folder: Path) -> tuple[list[Row], list[Study]]:
+    """The runs below ``folder`` (or itself), and the studies, the newest last. What a study holds is its own.
+
+    Of a ``folder`` that is a study itself, these are its runs.
+    """
+    paths = list(_folders(folder))
+    runs = [look(path) for path in paths if is_run(path)]
+    studies = [_look_at_study(path, kind) for path in paths if not is_run(path) and (kind := kind_of(path))]
+    return _by_age(runs), _by_age(studies)
+
+
+def _by_age(found: list[T]) -> list[T]:
     return sorted(found, key=lambda row: (row.started, str(row.path)))
 
 
-def run_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
-    """Folders with a run.yaml; never through a link, and not inside another run."""
-    if is_run(folder):
+def _folders(folder: Path, depth: int = 0) -> Iterator[Path]:
+    """Of runs and studies; never through a link, and not inside another of either."""
+    if is_run(folder) or (depth and kind_of(folder)):
         yield folder
         return
     if depth == DEEPEST:
@@ -64,7 +96,7 @@ def run_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
     except OSError:
         return
     for path in inner:
-        yield from run_folders(Path(path), depth + 1)
+        yield from _folders(Path(path), depth + 1)
 
 
 def is_run(folder: Path) -> bool:
@@ -92,6 +124,21 @@ def look(folder: Path) -> Row:
         bytes=size_on_disk(folder),
         checkpoints=sum(1 for _ in (folder / "checkpoints").glob("step-*")),
         started=(folder / "run.yaml").lstat().st_mtime,
+    )
+
+
+def _look_at_study(folder: Path, kind: str) -> Study:
+    result = Result(folder, kind)
+    said = str(result.data.get("status", "running"))
+    ended = {"running": "unfinished", "budget": "budget spent"}.get(said, said)
+    return Study(
+        path=folder,
+        kind=kind,
+        status="running" if is_running(folder) else ended,
+        seconds=as_number(result.data.get("seconds")),
+        bytes=size_on_disk(folder),
+        command=result.command,
+        started=as_number(result.data.get("started")) or 0.0,
     )
 
 

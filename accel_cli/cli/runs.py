@@ -1,4 +1,4 @@
-"""accel runs: the run folders below a folder, and the deletion of those that hold nothing worth keeping."""
+"""accel runs: the runs and studies below a folder, and the deletion of runs that hold nothing worth keeping."""
 
 from __future__ import annotations
 
@@ -11,37 +11,46 @@ from pathlib import Path
 from typing import Any
 
 from accel_cli.analysis.wording import NOTHING, duration, number, size
-from accel_cli.cli.run_list import Row, foreign, look, rows, why_clean
+from accel_cli.cli.run_list import Row, Study, foreign, listed, look, why_clean
 from accel_cli.cli.table import columns
 from accel_cli.engine.folder import in_use
 from accel_cli.errors import ConfigError, Problem
 
 HEAD = ("run", "status", "steps", "metric", "wall time", "on disk")
+STUDY_HEAD = ("study", "status", "wall time", "on disk", "command")
 STYLES = {
-    "running": "cyan", "completed": "green", "target_reached": "green", "stopped_early": "green",
-    "interrupted": "yellow", "unfinished": "yellow", "not started": "dim", "failed": "red", "diverged": "red",
+    "running": "cyan", "completed": "green", "target_reached": "green", "stopped_early": "green", "settled": "green",
+    "interrupted": "yellow", "unfinished": "yellow", "budget spent": "yellow", "not started": "dim", "failed": "red",
+    "diverged": "red",
 }  # fmt: skip
 
 
 def main(arguments: argparse.Namespace) -> int:
     folder = arguments.folder
-    if not folder.is_dir():
-        if folder != Path("runs") or folder.exists():
-            why = "is not a folder" if folder.exists() else "no such folder"
-            raise ConfigError(Problem(f"--folder {folder}", why, "give the folder that holds the run folders"))
-        found = []
-    else:
-        found = rows(folder)
+    if not folder.is_dir() and (folder != Path("runs") or folder.exists()):
+        why = "is not a folder" if folder.exists() else "no such folder"
+        raise ConfigError(Problem(f"--folder {folder}", why, "give the folder that holds the run folders"))
+    runs, studies = listed(folder)
     if arguments.action == "clean":
-        return clean(found, folder, delete=arguments.yes, as_json=arguments.json)
+        return clean(runs, folder, delete=arguments.yes, as_json=arguments.json)
     if arguments.json:
-        print(json.dumps({"folder": str(folder), "runs": [row.to_dict() for row in found]}))
-    elif not found:
-        print(f"no runs below {folder}")
-    else:
-        styles = [["dim"] * len(HEAD), *(["bold", STYLES.get(row.status, ""), "", "", "", ""] for row in found)]
-        print(columns([HEAD, *(cells(row, folder) for row in found)], styles))
+        rows = {"runs": [row.to_dict() for row in runs], "studies": [row.to_dict() for row in studies]}
+        print(json.dumps({"folder": str(folder), **rows}))
+        return 0
+    tables = []
+    if runs:
+        tables.append(_table(HEAD, [cells(row, folder) for row in runs]))
+    if studies:
+        tables.append(_table(STUDY_HEAD, [study_cells(row, folder) for row in studies]))
+    print("\n\n".join(tables) or f"no runs below {folder}")
     return 0
+
+
+def _table(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    """Of lines that begin with a name and a status."""
+    plain = [""] * (len(head) - 2)
+    styles = [["dim"] * len(head), *(["bold", STYLES.get(status, ""), *plain] for _, status, *_ in lines)]
+    return columns([head, *lines], styles)
 
 
 def cells(row: Row, folder: Path) -> tuple[str, ...]:
@@ -52,7 +61,12 @@ def cells(row: Row, folder: Path) -> tuple[str, ...]:
     return (name_of(row, folder), row.status, steps, shown, wall, size(row.bytes))
 
 
-def name_of(row: Row, folder: Path) -> str:
+def study_cells(row: Study, folder: Path) -> tuple[str, ...]:
+    took = NOTHING if row.seconds is None else duration(row.seconds)
+    return (name_of(row, folder), row.status, took, size(row.bytes), row.command)
+
+
+def name_of(row: Row | Study, folder: Path) -> str:
     """As it is typed after --folder, or the folder itself."""
     return str(row.path.relative_to(folder)) if row.path != folder else str(folder)
 

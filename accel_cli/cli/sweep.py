@@ -11,6 +11,7 @@ from typing import Any
 from accel_cli.analysis.judge import metric_of
 from accel_cli.analysis.point import ENDED
 from accel_cli.analysis.report import write_report
+from accel_cli.analysis.result import count
 from accel_cli.analysis.search import TRIALS, Row, Search, drawn, every
 from accel_cli.analysis.study import Study
 from accel_cli.analysis.sweep import How, Sweep, begin, forget_failures
@@ -98,7 +99,7 @@ def finish(study: Study, ending: int | None, *, as_json: bool) -> int:
         print(table(rows))
         if content["status"] != "completed":
             left = sum(row["status"] not in ENDED for row in rows)
-            print(f"{left} points have not ended; this goes on: {content['command']}", file=sys.stderr)
+            print(f"{count(left, 'point')} not ended; this goes on: {content['command']}", file=sys.stderr)
         print(f"sweep   {shorter(study.folder)}\npage    {shorter(page)}", file=sys.stderr)
     if ending is not None:
         return FORWARDED.get(ending, INTERRUPTED)  # type: ignore[call-overload, no-any-return]

@@ -114,9 +114,11 @@ def parser() -> Parser:
 
     add_studies(verb, parents)
 
-    runs = verb("runs", "list or clean the run folders below a folder", common)
+    runs = verb("runs", "list the runs and studies below a folder, or clean it of runs that hold nothing", common)
     runs.add_argument("action", nargs="?", default="list", choices=["list", "clean"], help="default list")
-    runs.add_argument("--folder", type=Path, default=Path("runs"), metavar="DIR", help="default runs")
+    runs.add_argument(
+        "--folder", type=Path, default=Path("runs"), metavar="DIR", help="default runs; that of a study has its runs"
+    )
     runs.add_argument("--yes", action="store_true", help="clean: delete; without it, only say what would go")
 
     completion = verb("completion", "print the shell's completion script", common)

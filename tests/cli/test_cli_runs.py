@@ -83,6 +83,29 @@ def test_each_run_with_how_it_stands(make: Any, tmp_path: Path, capsys: pytest.C
     assert lines[1].split()[:5] == ["sweep/000", "completed", "7", "accuracy", "0.97"]
 
 
+def test_a_study_is_one_line_and_what_it_holds_is_its_own(
+    make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("alone", status="completed")
+    for kind, status in (("sweep", "running"), ("ledger", "budget")):
+        make(f"a-{kind}/000", status="failed", old=True)
+        said = {"command": f"accel {kind} model=mlp,cnn", "status": status, "seconds": 70, "started": 1.0}
+        (tmp_path / f"runs/a-{kind}/{kind}.json").write_text(json.dumps(said))
+    found = listed(capsys, tmp_path)
+    assert [Path(row["path"]).name for row in found["runs"]] == ["alone"]
+    assert [(row["kind"], row["status"]) for row in found["studies"]] == [
+        ("ledger", "budget spent"),
+        ("sweep", "unfinished"),
+    ]
+    assert listed(capsys, tmp_path, "clean", "--yes")["runs"] == []
+    main(["runs", "--folder", str(tmp_path / "runs")])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("a-sweep   unfinished    70.0 s")
+    assert last.endswith("accel sweep model=mlp,cnn")
+    main(["runs", "--folder", str(tmp_path / "runs/a-sweep")])
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["000", "failed"]
+
+
 def test_clean_names_first_and_deletes_only_when_told(
     make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
