@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from accel_cli.analysis.result import Result, kind_of
 from accel_cli.cli.main import STARTED
 from accel_cli.cli.train import finish, say, shorter
 from accel_cli.config import run as run_file
@@ -100,6 +101,9 @@ def run_folder(folder: Path) -> Path:
     """The folder of a run, given itself or its run.yaml. Raises ConfigError where there is none."""
     folder = folder.parent if folder.name == "run.yaml" else folder
     if not (folder / "run.yaml").is_file():
+        if kind := kind_of(folder):
+            fix = f"to go on with it: {Result(folder, kind).command}; its runs: accel runs --folder {folder}"
+            raise ConfigError(Problem(str(folder), f"is a {kind}, not a run", fix))
         why = "no such folder" if not folder.exists() else "holds no run.yaml"
         raise ConfigError(Problem(str(folder), why, "accel runs list shows the runs here"))
     return folder.resolve()

@@ -104,6 +104,10 @@ def test_a_study_is_one_line_and_what_it_holds_is_its_own(
     assert last.endswith("accel sweep model=mlp,cnn")
     main(["runs", "--folder", str(tmp_path / "runs/a-sweep")])
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["000", "failed"]
+    assert main(["resume", str(tmp_path / "runs/a-sweep")]) == 2
+    said = capsys.readouterr().err
+    assert "is a sweep, not a run" in said
+    assert "to go on with it: accel sweep model=mlp,cnn; its runs: accel runs --folder" in said
 
 
 def test_clean_names_first_and_deletes_only_when_told(
