@@ -94,7 +94,7 @@ def test_signal_saves_and_says_how_to_go_on(folder: Path, code: int) -> None:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == code, output
     assert wait_until_gone(folder, 5) == []
-    assert "2 points have not ended; this goes on: accel sweep train.seed=1,2" in output
+    assert "2 points not ended; this goes on: accel sweep train.seed=1,2" in output
     found = content(folder)
     assert found["status"] == "interrupted"
     assert [row["status"] for row in found["points"]] == ["interrupted"] * 2
