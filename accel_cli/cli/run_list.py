@@ -44,9 +44,6 @@ class Row:
     started: float
     """When run.yaml was written, in seconds since 1970."""
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "path": str(self.path)}
-
 
 @dataclass(frozen=True)
 class Study:
@@ -61,9 +58,6 @@ class Study:
     command: str
     started: float
     """When it was begun, in seconds since 1970."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "path": str(self.path)}
 
 
 T = TypeVar("T", Row, Study)

@@ -34,8 +34,8 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.action == "clean":
         return clean(runs, folder, delete=arguments.yes, as_json=arguments.json)
     if arguments.json:
-        rows = {"runs": [row.to_dict() for row in runs], "studies": [row.to_dict() for row in studies]}
-        print(json.dumps({"folder": str(folder), **rows}))
+        found = {"folder": folder, "runs": [vars(row) for row in runs], "studies": [vars(row) for row in studies]}
+        print(json.dumps(found, default=str))
         return 0
     tables = []
     if runs:
