@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accel_cli.analysis.equal_work import unequal
-from accel_cli.analysis.probes import AGAIN, Probe, Stage, counted
+from accel_cli.analysis.probes import AGAIN, Probe, Stage, usual_of
 from accel_cli.analysis.statistics import CANNOT_TELL, Interval, interval, log_fortune
 from accel_cli.analysis.study import Study
 from accel_cli.config import run as run_file
@@ -74,7 +74,7 @@ class Beside(Stage):
         try:
             yield reference
             if reference.turns:
-                self.parts = {part: counted(turns) for part, turns in reference.turns.items()}
+                self.parts = {part: usual_of(turns, self.first_turns) for part, turns in reference.turns.items()}
         finally:
             reference.close()
 
