@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,17 @@ class Reference(Probe):
 
 
 class Beside(Stage):
-    """The run, twice, and the reference; ``parts`` is what a unit of each part took in the last round."""
+    """The run, twice, and the reference, of which a round also tells what a unit of each part took."""
 
     def __init__(self, crew: Crew, planned: Plan, folder: Path) -> None:
         super().__init__(crew, {RUN: planned, REFERENCE: planned}, folder)
-        self.parts: dict[str, float] = {}
+        self._turns: dict[str, list[float]] = {}
+
+    def round(self, names: Sequence[str] | None = None) -> dict[str, float]:
+        found = super().round(names)
+        if cause := self.looks[REFERENCE].cause:
+            raise RuntimeError(f"the reference does not run: {cause}")
+        return found | {part: usual_of(turns, self.first_turns) for part, turns in self._turns.items()}
 
     @contextlib.contextmanager
     def _start(self, name: str) -> Iterator[Probe]:
@@ -71,10 +77,9 @@ class Beside(Stage):
         if REFERENCE in self.looks:
             usual, unit = (self.looks[each].facts["step_seconds"] for each in (RUN, REFERENCE))
             reference.units = max(1, round(usual / unit))
+        self._turns = reference.turns
         try:
             yield reference
-            if reference.turns:
-                self.parts = {part: usual_of(turns, self.first_turns) for part, turns in reference.turns.items()}
         finally:
             reference.close()
 
@@ -106,14 +111,11 @@ class Bench:
         if enough(self.samples):
             return "settled"
         self.stage.look()
-        if cause := self.stage.looks[REFERENCE].cause:
-            raise RuntimeError(f"the reference does not run: {cause}")
         while rounds(self.samples) < least or before + time.monotonic() - began < budget_seconds:
             found = self.stage.round()
-            one = {RUN: found[RUN], AGAIN: found[AGAIN], **self.stage.parts}
             with self.study.change() as content:
-                for name, seconds in one.items():
-                    content["samples"].setdefault(name, []).append(seconds)
+                for name in (RUN, AGAIN, *PARTS):
+                    content["samples"].setdefault(name, []).append(found[name])
                 content["measuring_seconds"] = round(before + time.monotonic() - began, 3)
             shown(self.samples)
             if enough(self.samples):
