@@ -102,7 +102,7 @@ def run_folder(folder: Path) -> Path:
     folder = folder.parent if folder.name == "run.yaml" else folder
     if not (folder / "run.yaml").is_file():
         if kind := kind_of(folder):
-            fix = f"to go on with it: {Result(folder, kind).command}; its runs: accel runs --folder {folder}"
+            fix = f"accel runs --folder {folder} lists its runs; its own command: {Result(folder, kind).command}"
             raise ConfigError(Problem(str(folder), f"is a {kind}, not a run", fix))
         why = "no such folder" if not folder.exists() else "holds no run.yaml"
         raise ConfigError(Problem(str(folder), why, "accel runs list shows the runs here"))

@@ -68,9 +68,9 @@ def listed(folder: Path) -> tuple[list[Row], list[Study]]:
 
     Of a ``folder`` that is a study itself, these are its runs.
     """
-    paths = list(_folders(folder))
-    runs = [look(path) for path in paths if is_run(path)]
-    studies = [_look_at_study(path, kind) for path in paths if not is_run(path) and (kind := kind_of(path))]
+    found = list(_folders(folder))
+    runs = [look(path) for path, study in found if study is None]
+    studies = [_look_at_study(study) for _, study in found if study is not None]
     return _by_age(runs), _by_age(studies)
 
 
@@ -78,10 +78,13 @@ def _by_age(found: list[T]) -> list[T]:
     return sorted(found, key=lambda row: (row.started, str(row.path)))
 
 
-def _folders(folder: Path, depth: int = 0) -> Iterator[Path]:
-    """Of runs and studies; never through a link, and not inside another of either."""
-    if is_run(folder) or (depth and kind_of(folder)):
-        yield folder
+def _folders(folder: Path, depth: int = 0) -> Iterator[tuple[Path, Result | None]]:
+    """Of runs (None) and studies; never through a link, and not inside another of either."""
+    if is_run(folder):
+        yield folder, None
+        return
+    if depth and (study := _study(folder)):
+        yield folder, study
         return
     if depth == DEEPEST:
         return
@@ -91,6 +94,12 @@ def _folders(folder: Path, depth: int = 0) -> Iterator[Path]:
         return
     for path in inner:
         yield from _folders(Path(path), depth + 1)
+
+
+def _study(folder: Path) -> Result | None:
+    """What ``folder`` holds of a study; a baseline of accel bench that somebody keeps there makes it none."""
+    study = Result(folder, kind) if (kind := kind_of(folder)) else None
+    return study if study is not None and study.data.get("kind") == study.kind and study.command else None
 
 
 def is_run(folder: Path) -> bool:
@@ -121,18 +130,17 @@ def look(folder: Path) -> Row:
     )
 
 
-def _look_at_study(folder: Path, kind: str) -> Study:
-    result = Result(folder, kind)
-    said = str(result.data.get("status", "running"))
+def _look_at_study(study: Result) -> Study:
+    said = str(study.data.get("status", "running"))
     ended = {"running": "unfinished", "budget": "budget spent"}.get(said, said)
     return Study(
-        path=folder,
-        kind=kind,
-        status="running" if is_running(folder) else ended,
-        seconds=as_number(result.data.get("seconds")),
-        bytes=size_on_disk(folder),
-        command=result.command,
-        started=as_number(result.data.get("started")) or 0.0,
+        path=study.path,
+        kind=study.kind,
+        status="running" if is_running(study.path) else ended,
+        seconds=as_number(study.data.get("seconds")),
+        bytes=size_on_disk(study.path),
+        command=study.command,
+        started=as_number(study.data.get("started")) or 0.0,
     )
 
 

@@ -32,7 +32,8 @@ def _slurm_node(launch: Any, here: Machine) -> Machine:
     try:
         ping = _answer(["scontrol", "ping"])  # knows at once what sinfo takes nine seconds to give up on
         if ping.returncode:
-            why = f"no job can be submitted: {ping.stdout.partition(chr(10))[0] or ping.stderr.strip()}"
+            said = (ping.stdout or ping.stderr).strip().split("\n")[0]
+            why = f"no job can be submitted: {said}"
             raise ConfigError(Problem("launch=slurm", why, "wait until scontrol ping says UP, or try launch=local"))
         said = _answer(command).stdout
     except (OSError, subprocess.TimeoutExpired):

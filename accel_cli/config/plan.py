@@ -46,7 +46,10 @@ def plan(
     if checked.run is None:
         raise ConfigError(problems)
     earlier = decided_in(base.parent) if base is not None else {}
-    machine = machine_of(checked.run, detect())
+    try:
+        machine = machine_of(checked.run, detect())
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
     run, decisions = decide(settled_before(checked.run, earlier), machine)
     facts = rules.Facts(run, machine, granted)
     spoiled |= {derived for key in spoiled for derived in FOLLOWS.get(key.partition(".")[0], ())}

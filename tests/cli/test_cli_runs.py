@@ -89,10 +89,12 @@ def test_a_study_is_one_line_and_what_it_holds_is_its_own(
     make("alone", status="completed")
     for kind, status in (("sweep", "running"), ("ledger", "budget")):
         make(f"a-{kind}/000", status="failed", old=True)
-        said = {"command": f"accel {kind} model=mlp,cnn", "status": status, "seconds": 70, "started": 1.0}
+        said = {"kind": kind, "command": f"accel {kind} model=mlp,cnn", "status": status, "seconds": 70, "started": 1.0}
         (tmp_path / f"runs/a-{kind}/{kind}.json").write_text(json.dumps(said))
+    make("project/runs/own", status="completed")
+    (tmp_path / "runs/project/bench.json").write_text('{"samples": {}}')  # a baseline that somebody keeps there
     found = listed(capsys, tmp_path)
-    assert [Path(row["path"]).name for row in found["runs"]] == ["alone"]
+    assert [Path(row["path"]).name for row in found["runs"]] == ["alone", "own"]
     assert [(row["kind"], row["status"]) for row in found["studies"]] == [
         ("ledger", "budget spent"),
         ("sweep", "unfinished"),
@@ -107,7 +109,7 @@ def test_a_study_is_one_line_and_what_it_holds_is_its_own(
     assert main(["resume", str(tmp_path / "runs/a-sweep")]) == 2
     said = capsys.readouterr().err
     assert "is a sweep, not a run" in said
-    assert "to go on with it: accel sweep model=mlp,cnn; its runs: accel runs --folder" in said
+    assert "its own command: accel sweep model=mlp,cnn" in said
 
 
 def test_clean_names_first_and_deletes_only_when_told(
