@@ -63,7 +63,6 @@ def content(folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text()))
 
 
-@pytest.mark.flaky(reruns=2)
 def test_a_ledger_killed_and_gone_on_with_finds_what_helps(here: Path) -> None:
     words = [*WORDS, "--alone", "--budget", "3", "--seeds", "2", "--to-target", "validation_accuracy=0.6"]
     process = subprocess.Popen(command(*words), cwd=here, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

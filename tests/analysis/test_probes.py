@@ -52,7 +52,6 @@ def sleeper(*words: str) -> Plan:
     return plan([*base, *words], plugins=["sleeper.py"])
 
 
-@pytest.mark.flaky(reruns=2)
 def test_a_round_times_every_arm_that_runs(crew: Crew, here: Path) -> None:
     arms = {
         "baseline": sleeper("model.args={delay: 0.01}"),

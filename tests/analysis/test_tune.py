@@ -65,7 +65,6 @@ def tuned(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.flaky(reruns=2)
 @pytest.mark.slow
 def test_finds_what_is_faster_and_keeps_the_metric_and_goes_on_after_a_kill(tmp_path: Path) -> None:
     words = ["tune", *RUN, *AXES, "--seeds", "2", "--budget", "1.5"]
@@ -116,7 +115,6 @@ def test_finds_what_is_faster_and_keeps_the_metric_and_goes_on_after_a_kill(tmp_
     assert read_yaml(settings)["hardware"] == again.run.to_tree()["hardware"]
 
 
-@pytest.mark.flaky(reruns=2)
 @pytest.mark.slow
 def test_time_to_target_is_told_by_whole_runs(tmp_path: Path) -> None:
     target = ["objective=time_to_target", "stopping=target", "stopping.target=0.5"]

@@ -70,7 +70,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.flaky(reruns=2)
 def test_work_that_takes_longer_is_found(folder: Path) -> None:
     ended = bench(folder, "--against", "baseline.json", "--max-slowdown", "5%", "--budget", "1", products=40)
     found = json.loads(ended.stdout)
@@ -80,7 +79,6 @@ def test_work_that_takes_longer_is_found(folder: Path) -> None:
     assert json.loads((Path(found["run"]) / "bench.json").read_text())["samples"] == found["samples"]
 
 
-@pytest.mark.flaky(reruns=2)
 def test_the_same_run_passes(folder: Path) -> None:
     ended = bench(folder, "--against", "baseline.json", "--budget", "0.1")
     found = json.loads(ended.stdout)

@@ -31,7 +31,6 @@ def rates(device: str = "cpu", spread: float = 1.0, **each: float) -> dict[str, 
     return {device: {"flops_per_second": each, "spread": spread, "bytes_per_second": 1e10}}
 
 
-@pytest.mark.flaky(reruns=2)
 def test_the_whole_command(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "999"}

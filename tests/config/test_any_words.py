@@ -30,7 +30,6 @@ VALUES = some.one_of(
 WORDS = some.one_of(some.text(max_size=30), some.builds("{}{}={}".format, SIGNS, KEYS, VALUES))
 
 
-@pytest.mark.flaky(reruns=2)
 @settings(max_examples=400, deadline=1000)
 @given(word=WORDS)
 def test_the_first_door(word: str) -> None:
@@ -38,7 +37,6 @@ def test_the_first_door(word: str) -> None:
     assert all(problem.where is not None and problem.why and problem.fix for problem in request.problems)
 
 
-@pytest.mark.flaky(reruns=2)
 @pytest.mark.slow
 @settings(max_examples=80, deadline=5000, suppress_health_check=[HealthCheck.too_slow])
 @given(words=some.lists(WORDS, min_size=1, max_size=3))

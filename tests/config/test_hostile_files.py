@@ -89,7 +89,6 @@ def test_good_yaml_is_read_as_hydra_reads_it(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.flaky(reruns=2)
 @settings(max_examples=300, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=some.one_of(some.binary(max_size=200), some.text("{}[]:,&*!'\"#-? \n\tabc1.$", max_size=80).map(str.encode))

@@ -96,7 +96,6 @@ def test_stopped_and_resumed_and_stopped(tmp_path: Path) -> None:
     assert told == sorted(set(told))
 
 
-@pytest.mark.flaky(reruns=2)
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_a_time_budget_ends_the_run_whole(tmp_path: Path, world_size: int) -> None:
     began = time.monotonic()

@@ -60,7 +60,6 @@ def found(tmp_path: Path, run: list[str], world_size: int = 1) -> list[dict[str,
     return list(every[0])
 
 
-@pytest.mark.flaky(reruns=2)
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_slow_reading_gets_workers_or_threads_on_all_ranks(tmp_path: Path, world_size: int) -> None:
     loader, count, *_ = found(tmp_path, words(100_000), world_size)

@@ -29,7 +29,6 @@ STRATEGIES = {
 }
 
 
-@pytest.mark.flaky(reruns=2)
 @pytest.mark.parametrize(
     "strategy",
     [pytest.param(name, marks=() if name in ("fsdp", "pipeline") else pytest.mark.slow) for name in STRATEGIES],

@@ -75,7 +75,6 @@ def test_the_first_failure_is_told_once(folder: Path, how: str, says: str, code:
     assert set(found) == set(EMPTY)
 
 
-@pytest.mark.flaky(reruns=2)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 def test_a_signal_saves_and_a_resume_goes_on(folder: Path, number: int, code: int) -> None:
     process = start("train", *SLOW, *DDP, folder=folder)
@@ -103,7 +102,6 @@ def test_a_signal_to_one_rank_stops_all_of_them(folder: Path) -> None:
     assert summary(run)["status"] == "interrupted"
 
 
-@pytest.mark.flaky(reruns=2)
 def test_a_second_interrupt_ends_at_once(folder: Path) -> None:
     process = start("train", *CUSTOM, *DDP, "model.args={delay: 30.0}", folder=folder)
     end = time.monotonic() + 60

@@ -49,7 +49,6 @@ def first(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return row
 
 
-@pytest.mark.flaky(reruns=2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(SLOWED))
 def test_the_bottleneck_is_named(folder: Path, name: str) -> None:
@@ -60,7 +59,6 @@ def test_the_bottleneck_is_named(folder: Path, name: str) -> None:
     assert 0 < row["expected"] < 0.9
 
 
-@pytest.mark.flaky(reruns=2)
 @pytest.mark.slow
 def test_advise_runs_both_and_says_what_came_of_it(folder: Path) -> None:
     words, override = SLOWED["data"]
@@ -86,7 +84,6 @@ def test_what_cannot_be_tried_says_why(folder: Path) -> None:
     assert "has not ended yet" in done.stderr
 
 
-@pytest.mark.flaky(reruns=2)
 @pytest.mark.slow
 def test_a_throttled_link_is_named(folder: Path) -> None:
     """Two ranks on one host whose loopback is shaped."""

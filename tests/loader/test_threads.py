@@ -41,7 +41,6 @@ def test_batches_come_in_order_whichever_is_ready_first(make):
     assert same(list(make(Threads, config(), uneven).batches(0, 12)), wanted)
 
 
-@pytest.mark.flaky(reruns=2)
 def test_they_read_beside_one_another_and_no_further_ahead_than_asked(make):
     reading, most, read = set(), [], []
 
@@ -107,7 +106,6 @@ def test_an_error_is_raised_as_it_is_with_the_sample_in_its_turn(make):
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-@pytest.mark.flaky(reruns=2)
 def test_a_hung_read_is_a_hang_with_a_fix(make):
     def act(index):
         if threading.current_thread() is not threading.main_thread():

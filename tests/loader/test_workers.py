@@ -33,7 +33,6 @@ def config(**changes) -> Config:
     return Config(**{"option": "workers", "workers": 2, "prefetch": 1, "timeout": 30.0} | changes)
 
 
-@pytest.mark.flaky(reruns=2)
 def test_a_killed_worker_is_named_with_what_to_try(make, arrays):
     loader = make(Workers, config(), arrays)
     steps = loader.batches(0, 100)
@@ -52,7 +51,6 @@ def test_a_worker_that_exits_is_named(make):
         next(make(Workers, config(), Misbehaving(lambda _: os._exit(9))).batches(0, 5))
 
 
-@pytest.mark.flaky(reruns=2)
 def test_a_hung_worker_is_a_hang_and_is_ended(make):
     loader = make(Workers, config(timeout=0.5), Misbehaving(lambda _: time.sleep(60)))
     steps = loader.batches(0, 5)
